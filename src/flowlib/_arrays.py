@@ -1,0 +1,107 @@
+"""Arrays at the boundary: what becomes an array, in which dtype, and the checks on concrete values."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+
+def real_array(value: Any, name: str, *, keep_integers: bool = False) -> Array:
+    """`value` as a JAX array of a floating dtype; integers and booleans become the default float.
+
+    With `keep_integers`, integers stay (class labels for an embedding, say).
+
+    Raises:
+        TypeError: for strings, objects, complex numbers and PRNG keys.
+    """
+    if not isinstance(value, jax.Array):
+        try:
+            value = np.asarray(value)
+        except ValueError:
+            raise TypeError(f"{name} must be an array of real numbers, got ragged {type(value).__name__}.") from None
+        if value.dtype.kind in "OSUMmc":
+            raise TypeError(f"{name} must hold real numbers, got dtype {value.dtype}. Convert it to float first.")
+        value = jnp.asarray(value)
+    if jnp.issubdtype(value.dtype, jnp.floating):
+        return value
+    if jnp.issubdtype(value.dtype, jnp.integer) or value.dtype == bool:
+        return value if keep_integers else value.astype(default_float())
+    raise TypeError(f"{name} must hold real numbers, got dtype {value.dtype}. Convert it to float first.")
+
+
+def default_float() -> np.dtype:
+    """float32, or float64 where JAX runs with 64 bits enabled."""
+    return jnp.result_type(float)
+
+
+def float_dtype(*trees: Any) -> np.dtype:
+    """The dtype to which all floating arrays in the trees promote; the default float where there are none."""
+    dtypes = {leaf.dtype for leaf in jax.tree.leaves(trees) if eqx.is_inexact_array(leaf)}
+    if not dtypes:
+        return default_float()
+    dtype, *rest = sorted(dtypes, key=str)
+    for other in rest:
+        dtype = jnp.promote_types(dtype, other)
+    return dtype
+
+
+def cast_floats(tree: Any, dtype: Any) -> Any:
+    """Cast every floating array in the tree, and nothing else."""
+    return jax.tree.map(lambda leaf: leaf.astype(dtype) if eqx.is_inexact_array(leaf) else leaf, tree)
+
+
+def is_concrete(value: Any) -> bool:
+    """Whether the values can be looked at: false inside `jit`, `vmap`, `grad` and `eval_shape`."""
+    return not isinstance(value, jax.core.Tracer)
+
+
+def check_values(value: Any, name: str, ok: Callable[[np.ndarray], np.ndarray], wanted: str) -> None:
+    """Raise a ValueError that names the first offending value, when the values are concrete."""
+    if not is_concrete(value):
+        return
+    array = np.asarray(value)
+    good = np.broadcast_to(ok(array), array.shape)
+    if not good.all():
+        raise ValueError(f"{name} must be {wanted}, got {array[~good].ravel()[0]}.")
+
+
+def check_positive(value: Any, name: str) -> None:
+    """Raise unless every (concrete) value is positive and finite."""
+    check_values(value, name, lambda a: (a > 0) & np.isfinite(a), "positive and finite")
+
+
+def check_count(value: Any, name: str, minimum: int = 1) -> int:
+    """`value` as an int of at least `minimum`."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < minimum:
+        raise ValueError(f"{name} must be an integer of at least {minimum}, got {value!r}.")
+    return int(value)
+
+
+def as_shape(value: Any, name: str = "shape") -> tuple[int, ...]:
+    """`value` as a tuple of non-negative ints; an int stands for a one-tuple."""
+    entries = value if isinstance(value, tuple | list) else (value,)
+    for entry in entries:
+        if isinstance(entry, bool) or not isinstance(entry, int | np.integer) or entry < 0:
+            raise ValueError(f"{name} must be a tuple of non-negative integers, got {value!r}.")
+    return tuple(int(entry) for entry in entries)
+
+
+def check_key(key: Any) -> Array:
+    """`key` if it is one PRNG key, typed (`jax.random.key`) or legacy (`jax.random.PRNGKey`).
+
+    Raises:
+        TypeError: for anything else.
+    """
+    if isinstance(key, jax.Array):
+        if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ():
+            return key
+        if key.dtype == jnp.uint32 and key.ndim == 1:
+            return key
+        got = f"an array of dtype {key.dtype} and shape {key.shape}"
+    else:
+        got = repr(key)
+    raise TypeError(f"key must be a JAX PRNG key such as jax.random.key(0), got {got}.")

@@ -1,0 +1,65 @@
+"""What every module of flowlib shares: pickling by the package's own serialiser, and where parameters are unwrapped."""
+
+from typing import Any, TypeVar
+
+import equinox as eqx
+import jax
+import paramax
+
+T = TypeVar("T")
+
+
+class Module(eqx.Module):
+    """An Equinox module that pickles and deep-copies.
+
+    Functions such as `jax.nn.relu` do not pickle by themselves, so `__reduce__` goes through
+    `flowlib.serialisation`, which stores them by public name.
+    """
+
+    def __reduce__(self):
+        from flowlib.serialisation import reduce_module
+
+        return reduce_module(self)
+
+
+class Node(Module):
+    """A bijection or a distribution: a module that unwraps its own parameters where it is called.
+
+    Parameters may sit in `paramax` wrappers. A wrapper must be applied to one layer at a time: a
+    `Scan` or a `Vmap` stacks the raw arrays, and a normalisation of the stacked array is another function.
+    """
+
+
+def unwrap_own(node: T) -> T:
+    """Unwrap the parameters of `node` but not those of the nodes inside it, which unwrap their own."""
+    if isinstance(node, paramax.NonTrainable):
+        return unwrap_own(_stop_gradient(node.tree))
+    if isinstance(node, paramax.AbstractUnwrappable):
+        node = paramax.unwrap(node)
+
+    def is_leaf(leaf):
+        return leaf is not node and isinstance(leaf, paramax.AbstractUnwrappable | Node)
+
+    def unwrap(leaf):
+        if isinstance(leaf, paramax.NonTrainable) and _holds_node(leaf.tree):
+            return _stop_gradient(leaf.tree)
+        return paramax.unwrap(leaf) if isinstance(leaf, paramax.AbstractUnwrappable) else leaf
+
+    return jax.tree.map(unwrap, node, is_leaf=is_leaf)
+
+
+def peel(node: Any) -> Any:
+    """`node` out of its paramax wrapper, if it sits in one: to read its shapes, not to compute."""
+    while isinstance(node, paramax.NonTrainable):
+        node = node.tree
+    return paramax.unwrap(node) if isinstance(node, paramax.AbstractUnwrappable) else node
+
+
+def _holds_node(tree) -> bool:
+    leaves = jax.tree.leaves(tree, is_leaf=lambda leaf: isinstance(leaf, Node))
+    return any(isinstance(leaf, Node) for leaf in leaves)
+
+
+def _stop_gradient(tree):
+    arrays, rest = eqx.partition(tree, eqx.is_array)
+    return eqx.combine(jax.lax.stop_gradient(arrays), rest)

@@ -1,0 +1,38 @@
+"""A composed bijection as the list of its layers."""
+
+from flowlib._module import peel
+from flowlib.bijections._bijection import AbstractBijection
+from flowlib.bijections._chain import Chain
+from flowlib.bijections._invert import Invert
+from flowlib.bijections._scan import Scan
+from flowlib.parameters import count_parameters
+
+
+def layers_of(bijection: AbstractBijection) -> tuple[AbstractBijection, ...]:
+    """The layers whose `Chain` equals `bijection`: chains spliced, scans unstacked, inverses turned around.
+
+    The layers of a `Scan` stay whole, also where each is a chain itself.
+    """
+    bijection = peel(bijection)
+    if isinstance(bijection, Chain):
+        return tuple(layer for part in bijection for layer in layers_of(part))
+    if isinstance(bijection, Scan):
+        return tuple(bijection)
+    if isinstance(bijection, Invert):
+        inner = layers_of(bijection.bijection)
+        return tuple(layer.bijection if isinstance(layer, Invert) else Invert(layer) for layer in reversed(inner))
+    return (bijection,)
+
+
+def describe(bijection: AbstractBijection) -> str:
+    """One readable line: the names of a bijection's parts and its number of trainable parameters."""
+    return f"{_names(bijection)} ({count_parameters(bijection):,} parameters)"
+
+
+def _names(bijection: AbstractBijection) -> str:
+    bijection = peel(bijection)
+    if isinstance(bijection, Invert):
+        return f"Invert({_names(bijection.bijection)})"
+    if isinstance(bijection, Chain):
+        return f"Chain({', '.join(_names(part) for part in bijection)})"
+    return type(bijection).__name__

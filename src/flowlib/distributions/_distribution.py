@@ -1,0 +1,253 @@
+"""The contract of a distribution, and the functions through which every distribution is called."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, ArrayLike, PRNGKeyArray
+
+from flowlib._arrays import as_shape, cast_floats, check_key, float_dtype, real_array
+from flowlib._module import Node, unwrap_own
+from flowlib.support import Support
+
+
+class AbstractDistribution(Node):
+    """A density that can be evaluated and sampled.
+
+    Subclasses declare `shape`, `cond_shape` and `support`, and write `_log_prob` and `_sample`
+    (and `_sample_and_log_prob` where both together are cheaper) for one event, with a `self`
+    whose parameters are plain arrays. The public methods vectorise with one rule: results have shape
+    `sample_shape + batch shape of the condition + event shape`, and `log_prob` broadcasts the
+    batch shapes of `x` and `condition` as NumPy does. They run compiled; a second call with
+    equal shapes, also of an equal distribution, compiles nothing.
+    """
+
+    # The shape of one event.
+    shape: eqx.AbstractVar[tuple[int, ...]]
+    # The shape of one condition, or None if the distribution is unconditional.
+    cond_shape: eqx.AbstractVar[tuple[int, ...] | None]
+
+    @property
+    @abstractmethod
+    def support(self) -> Support:
+        """Where the density is positive."""
+
+    @abstractmethod
+    def _log_prob(self, x: Array, condition: Array | None) -> Array:
+        """The log density at one event inside the support."""
+
+    @abstractmethod
+    def _sample(self, key: PRNGKeyArray, condition: Array | None) -> Array:
+        """One draw."""
+
+    def _sample_and_log_prob(self, key: PRNGKeyArray, condition: Array | None) -> tuple[Array, Array]:
+        x = self._sample(key, condition)
+        return x, self._log_prob(x, condition)
+
+    # The same for a batch on a leading axis; override them where a batch is cheaper at once.
+    # `condition` is None, one condition for all rows, or a batch of them.
+
+    def _log_prob_batch(self, x: Array, condition: Array | None) -> Array:
+        return jax.vmap(self._log_prob, (0, _condition_axis(self, condition)))(x, condition)
+
+    def _sample_batch(self, key: PRNGKeyArray, size: int, condition: Array | None) -> Array:
+        keys = jr.split(key, size)
+        return jax.vmap(self._sample, (0, _condition_axis(self, condition)))(keys, condition)
+
+    def _sample_and_log_prob_batch(
+        self, key: PRNGKeyArray, size: int, condition: Array | None
+    ) -> tuple[Array, Array]:
+        keys = jr.split(key, size)
+        return jax.vmap(self._sample_and_log_prob, (0, _condition_axis(self, condition)))(keys, condition)
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes of one event."""
+        return len(self.shape)
+
+    @property
+    def cond_ndim(self) -> int | None:
+        """The number of axes of one condition, or None."""
+        return None if self.cond_shape is None else len(self.cond_shape)
+
+    def log_prob(self, x: ArrayLike, condition: ArrayLike | None = None) -> Array:
+        """The log density at `x`, of shape `broadcast(batch of x, batch of condition)`.
+
+        It is -inf outside the support and NaN where `x` has a NaN.
+
+        Args:
+            x: events, of shape `(*batch, *shape)`.
+            condition: conditions, of shape `(*batch, *cond_shape)`; None if unconditional.
+
+        Raises:
+            ValueError: if trailing shapes do not match, batches do not broadcast, a needed
+                condition is missing or one is given that cannot be used.
+            TypeError: if either does not hold real numbers.
+        """
+        return map_batch(density_batch, self, x, condition, self.shape)
+
+    def sample(
+        self, key: PRNGKeyArray, sample_shape: int | tuple[int, ...] = (), condition: ArrayLike | None = None
+    ) -> Array:
+        """Draws, of shape `sample_shape + batch of condition + shape`.
+
+        Args:
+            key: a JAX PRNG key, typed or legacy.
+            sample_shape: draws for each condition; an int stands for a one-tuple.
+            condition: conditions, of shape `(*batch, *cond_shape)`; None if unconditional.
+
+        Raises:
+            ValueError: if a shape is wrong, or the condition is missing or cannot be used.
+            TypeError: if `key` is no key.
+        """
+        return _sample(*self._sample_arguments(key, sample_shape, condition), with_density=False)
+
+    def sample_and_log_prob(
+        self, key: PRNGKeyArray, sample_shape: int | tuple[int, ...] = (), condition: ArrayLike | None = None
+    ) -> tuple[Array, Array]:
+        """`sample`, and the log density of each draw from the same pass. Raises as `sample`."""
+        return _sample(*self._sample_arguments(key, sample_shape, condition), with_density=True)
+
+    def _sample_arguments(self, key, sample_shape, condition):
+        key = check_key(key)
+        sample_shape = as_shape(sample_shape, "sample_shape")
+        condition, batch = _validated_condition(self, condition)
+        return self, key, condition, sample_shape + batch
+
+
+def density(dist: AbstractDistribution, x: Array, condition: Array | None = None) -> Array:
+    """The log density of one event, evaluated inside another distribution: -inf outside the support, NaN at NaN."""
+    return density_batch(dist, x[None], condition)[0]
+
+
+def draw(dist: AbstractDistribution, key: PRNGKeyArray, condition: Array | None = None) -> Array:
+    """One draw inside another distribution."""
+    dist = unwrap_own(dist)
+    return dist._sample(key, _own(dist, condition))
+
+
+def draw_with_density(
+    dist: AbstractDistribution, key: PRNGKeyArray, condition: Array | None = None
+) -> tuple[Array, Array]:
+    """One draw and its log density inside another distribution."""
+    dist = unwrap_own(dist)
+    return dist._sample_and_log_prob(key, _own(dist, condition))
+
+
+def density_batch(dist: AbstractDistribution, x: Array, condition: Array | None = None) -> Array:
+    """`density` over a leading axis of `x`; `condition` is None, shared, or one for each row."""
+    dist = unwrap_own(dist)
+    safe, inside = jax.vmap(dist.support.guard)(x)
+    log_prob = jnp.where(inside, dist._log_prob_batch(safe, _own(dist, condition)), -jnp.inf)
+    has_nan = jnp.isnan(x).reshape(len(x), -1).any(axis=1)
+    return jnp.where(has_nan, jnp.nan, log_prob)
+
+
+def draw_batch(dist: AbstractDistribution, key: PRNGKeyArray, size: int, condition: Array | None = None) -> Array:
+    """`size` independent draws."""
+    dist = unwrap_own(dist)
+    return dist._sample_batch(key, size, _own(dist, condition))
+
+
+def draw_with_density_batch(
+    dist: AbstractDistribution, key: PRNGKeyArray, size: int, condition: Array | None = None
+) -> tuple[Array, Array]:
+    """`size` independent draws and their log densities."""
+    dist = unwrap_own(dist)
+    return dist._sample_and_log_prob_batch(key, size, _own(dist, condition))
+
+
+def map_batch(
+    fn: Callable[..., Array],
+    dist: AbstractDistribution,
+    x: ArrayLike,
+    condition: ArrayLike | None,
+    event_shape: tuple[int, ...],
+) -> Array:
+    """Validate, broadcast, and run `fn(dist, x, condition)`, compiled, over one batch axis.
+
+    `fn` is a module-level function, since compiled code is found again by its identity.
+    """
+    x = real_array(x, "x")
+    batch_x = _batch_shape(dist, x, event_shape, "x")
+    condition, batch_c = _validated_condition(dist, condition)
+    try:
+        batch = jnp.broadcast_shapes(batch_x, batch_c)
+    except ValueError:
+        raise ValueError(
+            f"{type(dist).__name__}: the batch shape {batch_x} of x does not broadcast with {batch_c} of condition."
+        ) from None
+    return _map_batch(fn, dist, x, condition, event_shape, batch)
+
+
+def _own(dist: AbstractDistribution, condition: Array | None) -> Array | None:
+    return None if dist.cond_shape is None else condition
+
+
+def _condition_axis(dist: AbstractDistribution, condition: Array | None) -> int | None:
+    if condition is None or dist.cond_shape is None:
+        return None
+    return None if condition.ndim == len(dist.cond_shape) else 0
+
+
+def _batch_shape(dist, array, event_shape, name):
+    n_batch = array.ndim - len(event_shape)
+    if n_batch < 0 or array.shape[n_batch:] != event_shape:
+        wanted = f"(..., {', '.join(map(str, event_shape))})" if event_shape else "(...)"
+        raise ValueError(f"{type(dist).__name__} expected {name} of shape {wanted}, got {array.shape}.")
+    return array.shape[:n_batch]
+
+
+def _validated_condition(dist, condition):
+    label = type(dist).__name__
+    if dist.cond_shape is None:
+        if condition is not None:
+            raise ValueError(f"{label} is unconditional, but got a condition. Leave it out, or build it with cond_dim.")
+        return None, ()
+    if condition is None:
+        raise ValueError(f"{label} expected a condition of shape (..., *{dist.cond_shape}), got none.")
+    condition = real_array(condition, "condition", keep_integers=True)
+    return condition, _batch_shape(dist, condition, dist.cond_shape, "condition")
+
+
+def _flat(array: Array | None, event_shape: tuple[int, ...] | None, batch: tuple[int, ...]) -> Array | None:
+    """`array` with one batch axis; without any if it is a condition shared by all rows."""
+    if array is None or event_shape is None or array.shape == event_shape:
+        return array
+    array = jnp.broadcast_to(array, batch + event_shape)
+    return array.reshape((math.prod(batch), *event_shape))
+
+
+def _promoted(*trees: Any) -> tuple[Any, Any]:
+    # Half precision loses densities: compute in float32 and round the draws only.
+    dtype = float_dtype(*trees)
+    return dtype, jnp.promote_types(dtype, jnp.float32)
+
+
+@eqx.filter_jit
+def _map_batch(fn, dist, x, condition, event_shape, batch):
+    dtype, compute = _promoted(dist, x)
+    dist, x, condition = cast_floats((dist, x, condition), compute)
+    condition = _flat(condition, dist.cond_shape, batch)
+    x = jnp.broadcast_to(x, batch + event_shape).reshape((math.prod(batch), *event_shape))
+    y = fn(dist, x, condition)
+    y = y.reshape(batch + y.shape[1:])
+    # A density keeps its digits; an event comes back in the precision it came in.
+    return y if fn is density_batch else y.astype(dtype)
+
+
+@eqx.filter_jit
+def _sample(dist, key, condition, batch, *, with_density):
+    dtype, compute = _promoted(dist)
+    dist, condition = cast_floats((dist, condition), compute)
+    condition = _flat(condition, dist.cond_shape, batch)
+    size = math.prod(batch)
+    if with_density:
+        x, log_prob = draw_with_density_batch(dist, key, size, condition)
+        return x.reshape(batch + dist.shape).astype(dtype), log_prob.reshape(batch).astype(compute)
+    return draw_batch(dist, key, size, condition).reshape(batch + dist.shape).astype(dtype)
