@@ -1,5 +1,6 @@
 """Arrays at the boundary: what becomes an array, in which dtype, and the checks on concrete values."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -43,10 +44,13 @@ def float_dtype(*trees: Any) -> np.dtype:
     dtypes = {leaf.dtype for leaf in jax.tree.leaves(trees) if eqx.is_inexact_array(leaf)}
     if not dtypes:
         return default_float()
-    dtype, *rest = sorted(dtypes, key=str)
-    for other in rest:
-        dtype = jnp.promote_types(dtype, other)
-    return dtype
+    return promoted(*sorted(dtypes, key=str))
+
+
+def promoted(*dtypes: Any) -> np.dtype:
+    """The dtype to which all of them promote, also where the user has made implicit promotion an error."""
+    with jax.numpy_dtype_promotion("standard"):
+        return functools.reduce(jnp.promote_types, map(jnp.dtype, dtypes))
 
 
 def cast_floats(tree: Any, dtype: Any) -> Any:

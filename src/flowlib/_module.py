@@ -33,7 +33,7 @@ class Node(Module):
 def unwrap_own(node: T) -> T:
     """Unwrap the parameters of `node` but not those of the nodes inside it, which unwrap their own."""
     if isinstance(node, paramax.NonTrainable):
-        return unwrap_own(_stop_gradient(node.tree))
+        return unwrap_own(stop_gradient(node.tree))
     if isinstance(node, paramax.AbstractUnwrappable):
         node = paramax.unwrap(node)
 
@@ -42,7 +42,7 @@ def unwrap_own(node: T) -> T:
 
     def unwrap(leaf):
         if isinstance(leaf, paramax.NonTrainable) and _holds_node(leaf.tree):
-            return _stop_gradient(leaf.tree)
+            return stop_gradient(leaf.tree)
         return paramax.unwrap(leaf) if isinstance(leaf, paramax.AbstractUnwrappable) else leaf
 
     return jax.tree.map(unwrap, node, is_leaf=is_leaf)
@@ -60,6 +60,7 @@ def _holds_node(tree) -> bool:
     return any(isinstance(leaf, Node) for leaf in leaves)
 
 
-def _stop_gradient(tree):
+def stop_gradient(tree: T) -> T:
+    """`jax.lax.stop_gradient` of the arrays in a tree that holds other things too."""
     arrays, rest = eqx.partition(tree, eqx.is_array)
     return eqx.combine(jax.lax.stop_gradient(arrays), rest)

@@ -4,6 +4,7 @@ A support tests membership and draws test points. When things are composed only 
 compared, since the ends of an interval may be parameters; membership is tested at run time.
 """
 
+import math
 from abc import abstractmethod
 from typing import Any, ClassVar
 
@@ -103,19 +104,21 @@ class Interval(Support):
 
 
 class Circle(Support):
-    """Angles in [-pi, pi), in each coordinate."""
+    """Positions on a circle cut open at `lower`, whose end `upper` is the same point; by default angles."""
 
     kind: ClassVar[str] = "circle"
+    lower: float = eqx.field(default=-math.pi, static=True)
+    upper: float = eqx.field(default=math.pi, static=True)
 
     def inside(self, x):
-        # The upper end is the lower one again; it is kept so that rounding cannot push a point off the circle.
-        return jnp.abs(x) <= jnp.asarray(jnp.pi, x.dtype)
+        # Both ends count, so that rounding cannot push a point off the circle.
+        return (x >= jnp.asarray(self.lower, x.dtype)) & (x <= jnp.asarray(self.upper, x.dtype))
 
     def anchor(self, x):
-        return jnp.zeros((), x.dtype)
+        return jnp.asarray((self.lower + self.upper) / 2, x.dtype)
 
     def draw(self, key, shape, dtype=None):
-        return jr.uniform(key, shape, dtype, minval=-3.1, maxval=3.1)
+        return Interval(self.lower, self.upper).draw(key, shape, dtype)
 
 
 class Subset(Support):
@@ -175,6 +178,80 @@ class Joined(Support):
         return self._join([s.draw(k, b.shape, dtype) for k, (s, b) in zip(keys, blocks, strict=True)])
 
 
+class Reshaped(Support):
+    """Events that lie in `part` once reshaped to `part_shape`."""
+
+    kind: ClassVar[str] = "unknown"
+    part: Support
+    part_shape: tuple[int, ...] = eqx.field(static=True)
+
+    def inside(self, x):
+        x = x.reshape(self.part_shape)
+        return jnp.broadcast_to(self.part.inside(x), x.shape).reshape(-1)
+
+    def anchor(self, x):
+        anchor = self.part.anchor(x.reshape(self.part_shape))
+        return jnp.broadcast_to(anchor, self.part_shape).reshape(x.shape)
+
+    def guard(self, x):
+        safe, inside = self.part.guard(x.reshape(self.part_shape))
+        return safe.reshape(x.shape), inside
+
+    def draw(self, key, shape, dtype=None):
+        return self.part.draw(key, self.part_shape, dtype).reshape(shape)
+
+
+class Scattered(Support):
+    """Events whose elements at the flat `indices` lie in `part`, and whose others are real."""
+
+    kind: ClassVar[str] = "unknown"
+    part: Support
+    indices: Array
+
+    def inside(self, x):
+        here = x.reshape(-1)[self.indices]
+        inside = jnp.isfinite(x).reshape(-1).at[self.indices].set(self.part.inside(here))
+        return inside.reshape(x.shape)
+
+    def anchor(self, x):
+        here = x.reshape(-1)[self.indices]
+        return jnp.zeros(x.size, x.dtype).at[self.indices].set(self.part.anchor(here)).reshape(x.shape)
+
+    def draw(self, key, shape, dtype=None):
+        x = jr.normal(key, shape, dtype).reshape(-1)
+        return x.at[self.indices].set(self.part.draw(key, self.indices.shape, x.dtype)).reshape(shape)
+
+
+class Repeated(Support):
+    """Events whose every slice along the first axis lies in `part`."""
+
+    kind: ClassVar[str] = "unknown"
+    part: Support
+
+    def inside(self, x):
+        return jax.vmap(self.part.inside)(x)
+
+    def anchor(self, x):
+        return jax.vmap(self.part.anchor)(x)
+
+    def draw(self, key, shape, dtype=None):
+        return jax.vmap(lambda k: self.part.draw(k, shape[1:], dtype))(jr.split(key, shape[0]))
+
+
+def is_elementwise(support: Support) -> bool:
+    """Whether the set treats all coordinates alike, so that it means the same in every shape."""
+    if isinstance(support, Interval):
+        return jnp.ndim(support.lower) == 0 and jnp.ndim(support.upper) == 0
+    if isinstance(support, Subset):
+        return is_elementwise(support.within)
+    return isinstance(support, Real | Positive | Circle)
+
+
+def reshaped(support: Support, shape: tuple[int, ...]) -> Support:
+    """`support` for events of another shape, of which `shape` is the one it knows."""
+    return support if is_elementwise(support) else Reshaped(support, shape)
+
+
 def join(supports: list[Support], sizes: list[int | None], axis: int) -> Support:
     """The support of parts side by side: the parts' own where they all have the same, else a `Joined`."""
     if all(eqx.tree_equal(support, supports[0]) is True for support in supports[1:]):
@@ -193,12 +270,12 @@ _HOLDERS = {
 
 def fits(support: Support, domain: Support) -> bool:
     """Whether a set of the kind of `support` can lie inside a set of the kind of `domain`."""
-    if isinstance(support, Subset) or isinstance(domain, Subset):
+    if "unknown" in (support.kind, domain.kind):
         return True
     if isinstance(support, Joined):
         others = domain.supports if isinstance(domain, Joined) else (domain,) * len(support.supports)
         same_layout = not isinstance(domain, Joined) or (support.sizes, support.axis) == (domain.sizes, domain.axis)
-        return not same_layout or all(map(fits, support.supports, others, strict=True))
+        return not same_layout or all(fits(part, other) for part, other in zip(support.supports, others, strict=True))
     if isinstance(domain, Joined):
         return all(fits(support, part) for part in domain.supports)
     return domain.kind in _HOLDERS.get(support.kind, {support.kind})

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from flowlib._arrays import cast_floats, float_dtype, real_array
+from flowlib._arrays import cast_floats, float_dtype, promoted, real_array
 from flowlib._module import Node, peel, unwrap_own
 from flowlib.support import Real, Support
 
@@ -179,7 +179,7 @@ def _validated(bijection, x, condition, shape, name):
 def _call(bijection, x, condition, *, inverse, log_det):
     dtype = float_dtype(bijection, x)
     # Half precision loses log-dets: compute in float32 and round the event only.
-    compute = jnp.promote_types(dtype, jnp.float32)
+    compute = promoted(dtype, jnp.float32)
     bijection, x, condition = cast_floats((bijection, x, condition), compute)
     y, change = (backward if inverse else forward)(bijection, x, condition)
     y = jnp.where(change.valid, y, jnp.nan).astype(dtype)

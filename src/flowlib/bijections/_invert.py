@@ -1,8 +1,7 @@
 """A bijection turned around."""
 
-from jaxtyping import Array
-
 import equinox as eqx
+from jaxtyping import Array
 
 from flowlib._module import peel
 from flowlib.bijections._bijection import (

@@ -1,6 +1,20 @@
 """Distributions: densities with samplers."""
 
+from flowlib.distributions._beta import Beta as Beta
+from flowlib.distributions._cauchy import Cauchy as Cauchy
 from flowlib.distributions._distribution import AbstractDistribution as AbstractDistribution
+from flowlib.distributions._exponential import Exponential as Exponential
+from flowlib.distributions._gamma import Gamma as Gamma
+from flowlib.distributions._gumbel import Gumbel as Gumbel
+from flowlib.distributions._laplace import Laplace as Laplace
+from flowlib.distributions._loc_scale import AbstractLocScaleDistribution as AbstractLocScaleDistribution
+from flowlib.distributions._log_normal import LogNormal as LogNormal
+from flowlib.distributions._logistic import Logistic as Logistic
+from flowlib.distributions._multivariate_normal import MultivariateNormal as MultivariateNormal
+from flowlib.distributions._normal import Normal as Normal
 from flowlib.distributions._normal import StandardNormal as StandardNormal
+from flowlib.distributions._student_t import StudentT as StudentT
 from flowlib.distributions._transformed import AbstractTransformed as AbstractTransformed
 from flowlib.distributions._transformed import Transformed as Transformed
+from flowlib.distributions._uniform import Uniform as Uniform
+from flowlib.distributions._vmap_mixture import VmapMixture as VmapMixture

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
-from flowlib._arrays import as_shape, cast_floats, check_key, float_dtype, real_array
+from flowlib._arrays import as_shape, cast_floats, check_key, float_dtype, promoted, real_array
 from flowlib._module import Node, unwrap_own
 from flowlib.support import Support
 
@@ -62,6 +62,10 @@ class AbstractDistribution(Node):
     def _sample_and_log_prob_batch(
         self, key: PRNGKeyArray, size: int, condition: Array | None
     ) -> tuple[Array, Array]:
+        if type(self)._sample_and_log_prob is AbstractDistribution._sample_and_log_prob:
+            # Nothing is cheaper together; the draws are then those of `sample` with the same key.
+            x = self._sample_batch(key, size, condition)
+            return x, self._log_prob_batch(x, condition)
         keys = jr.split(key, size)
         return jax.vmap(self._sample_and_log_prob, (0, _condition_axis(self, condition)))(keys, condition)
 
@@ -226,7 +230,7 @@ def _flat(array: Array | None, event_shape: tuple[int, ...] | None, batch: tuple
 def _promoted(*trees: Any) -> tuple[Any, Any]:
     # Half precision loses densities: compute in float32 and round the draws only.
     dtype = float_dtype(*trees)
-    return dtype, jnp.promote_types(dtype, jnp.float32)
+    return dtype, promoted(dtype, jnp.float32)
 
 
 @eqx.filter_jit

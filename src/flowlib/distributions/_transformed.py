@@ -6,7 +6,6 @@ from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
 from flowlib._arrays import float_dtype
 from flowlib._module import peel, unwrap_own
-from flowlib.parameters import count_parameters
 from flowlib.bijections import (
     AbstractBijection,
     Chain,
@@ -28,6 +27,7 @@ from flowlib.distributions._distribution import (
     draw_with_density_batch,
     map_batch,
 )
+from flowlib.parameters import count_parameters
 from flowlib.support import Support, fits, image
 
 

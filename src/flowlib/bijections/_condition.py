@@ -1,0 +1,119 @@
+"""Bijections that bring in a condition: as a shift, or through an embedding."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from flowlib._arrays import as_shape
+from flowlib._module import peel
+from flowlib.bijections._bijection import (
+    AbstractBijection,
+    backward,
+    backward_batch,
+    check_is_bijection,
+    forward,
+    forward_batch,
+)
+from flowlib.support import Support
+
+
+class AdditiveCondition(AbstractBijection):
+    """y = x + module(condition); the log-det is 0. Each direction costs one call of the module.
+
+    Args:
+        module: a callable (an Equinox module, say) from one condition to an array that broadcasts to `shape`.
+        shape: the shape of an event.
+        cond_shape: the shape of one condition.
+    """
+
+    module: Callable[[Array], Array]
+    shape: tuple[int, ...] = eqx.field(static=True)
+    cond_shape: tuple[int, ...] = eqx.field(static=True)
+
+    def __init__(self, module: Callable[[Array], Array], shape: tuple[int, ...], cond_shape: tuple[int, ...]):
+        self.module = module
+        self.shape = as_shape(shape)
+        self.cond_shape = as_shape(cond_shape, "cond_shape")
+
+    def _transform_and_log_det(self, x: Array, condition: Array):
+        return x + self._shift(x, condition), 0.0
+
+    def _inverse_and_log_det(self, y: Array, condition: Array):
+        return y - self._shift(y, condition), 0.0
+
+    def _shift(self, x, condition):
+        return jnp.broadcast_to(self.module(condition), self.shape).astype(x.dtype)
+
+
+class EmbedCondition(AbstractBijection):
+    """A bijection that sees `embedding_net(condition)` in place of the condition.
+
+    Each direction costs one of the bijection and one call of the network.
+
+    Args:
+        bijection: a conditional bijection.
+        embedding_net: a callable from one raw condition to an array of shape `bijection.cond_shape`. Integer
+            conditions (class labels) reach it as integers.
+        raw_cond_shape: the shape of one raw condition.
+
+    Raises:
+        ValueError: if the bijection is unconditional or the embedding has another shape.
+        TypeError: if `bijection` is not a bijection.
+    """
+
+    bijection: AbstractBijection
+    embedding_net: Callable[[Array], Array]
+    shape: tuple[int, ...] = eqx.field(static=True)
+    cond_shape: tuple[int, ...] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        bijection: AbstractBijection,
+        embedding_net: Callable[[Array], Array],
+        raw_cond_shape: tuple[int, ...],
+    ):
+        check_is_bijection(bijection, "EmbedCondition")
+        if peel(bijection).cond_shape is None:
+            raise ValueError("EmbedCondition expected a conditional bijection, got an unconditional one.")
+        self.bijection = bijection
+        self.embedding_net = embedding_net
+        self.shape = peel(bijection).shape
+        self.cond_shape = as_shape(raw_cond_shape, "raw_cond_shape")
+
+    @property
+    def out_shape(self) -> tuple[int, ...]:
+        return peel(self.bijection).out_shape
+
+    @property
+    def domain(self) -> Support:
+        return peel(self.bijection).domain
+
+    @property
+    def codomain(self) -> Support:
+        return peel(self.bijection).codomain
+
+    def _transform_and_log_det(self, x: Array, condition: Array):
+        return forward(self.bijection, x, self._embed(condition))
+
+    def _inverse_and_log_det(self, y: Array, condition: Array):
+        return backward(self.bijection, y, self._embed(condition))
+
+    def _transform_and_log_det_batch(self, x: Array, condition: Array):
+        return forward_batch(self.bijection, x, self._embed_batch(condition))
+
+    def _inverse_and_log_det_batch(self, y: Array, condition: Array):
+        return backward_batch(self.bijection, y, self._embed_batch(condition))
+
+    def _embed_batch(self, condition: Array) -> Any:
+        return self._embed(condition) if condition.ndim == len(self.cond_shape) else jax.vmap(self._embed)(condition)
+
+    def _embed(self, condition: Array) -> Array:
+        embedded = self.embedding_net(condition)
+        wanted = peel(self.bijection).cond_shape
+        if jnp.shape(embedded) != wanted:
+            raise ValueError(f"EmbedCondition expected embedding_net to give shape {wanted}, got {jnp.shape(embedded)}.")
+        return embedded

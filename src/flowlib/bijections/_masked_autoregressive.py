@@ -1,0 +1,104 @@
+"""Masked autoregressive layers."""
+
+from collections.abc import Callable, Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Int, PRNGKeyArray
+
+from flowlib._arrays import check_count, check_key, is_concrete
+from flowlib.bijections._bijection import AbstractBijection
+from flowlib.bijections._transformers import Transformers
+from flowlib.nn import MLP, MaskedMLP
+
+
+class MaskedAutoregressive(AbstractBijection):
+    """y_i = t(x_i; parameters made from the x_j before i and the condition) (Papamakarios et al. 2017, arXiv:1705.07057).
+
+    One masked network (Germain et al. 2015, arXiv:1502.03509) makes all parameters at once, so
+    that `transform` costs one call of it; `inverse` has to find the coordinates one after
+    another and costs dim calls. The Jacobian is triangular in the given order. Starts as the
+    transformer given: its parameters plus the network's output, which is 0 at first.
+
+    Every earlier input reaches every later output, also where the network is narrower than the
+    event. With dim = 1 the parameters come from the condition, or are trained by themselves.
+
+    Args:
+        key: a PRNG key.
+        transformer: t: an unconditional bijection of shape (), or a sequence with one for each coordinate. Its
+            trainable arrays become functions of the network's input; frozen ones stay.
+        dim: the dimension of an event.
+        cond_dim: the dimension of a condition. Defaults to None.
+        nn_width: the width of the network.
+        nn_depth: its number of hidden layers.
+        nn_activation: its activation.
+        order: the coordinates in the order in which they depend on each other, first the one that
+            depends on none. Defaults to 0, 1, ..., dim - 1.
+
+    Raises:
+        ValueError: if sizes or shapes are wrong or the order is no permutation.
+        TypeError: if the transformer is not a bijection.
+    """
+
+    transformers: Transformers
+    conditioner: MaskedMLP | MLP
+    order: Int[Array, "*stack dim"]
+    shape: tuple[int, ...] = eqx.field(static=True)
+    cond_shape: tuple[int, ...] | None = eqx.field(static=True)
+
+    def __init__(
+        self,
+        key: PRNGKeyArray,
+        *,
+        transformer: AbstractBijection | Sequence[AbstractBijection],
+        dim: int,
+        cond_dim: int | None = None,
+        nn_width: int = 50,
+        nn_depth: int = 1,
+        nn_activation: Callable = jax.nn.relu,
+        order: ArrayLike | None = None,
+    ):
+        dim, key = check_count(dim, "dim"), check_key(key)
+        self.transformers = Transformers(transformer, dim, "MaskedAutoregressive")
+        if self.transformers.joint:
+            raise ValueError(f"MaskedAutoregressive expected a transformer of shape (), got shape ({dim},).")
+        order = _checked_order(order, dim)
+        self.order = order
+        self.shape = (dim,)
+        self.cond_shape = None if cond_dim is None else (check_count(cond_dim, "cond_dim"),)
+        sizes = {"width": nn_width, "depth": nn_depth, "activation": nn_activation}
+        if dim == 1 and cond_dim is None:
+            self.conditioner = MLP(key, 0, max(self.transformers.size, 1), **sizes)
+            return
+        ranks = jnp.argsort(order)
+        in_ranks = jnp.concatenate([ranks, jnp.full(cond_dim or 0, -1, ranks.dtype)])
+        out_ranks = ranks[self.transformers.owners]
+        lowest = 0 if cond_dim is None else -1
+        self.conditioner = MaskedMLP(key, in_ranks, out_ranks, lowest=lowest, highest=dim - 1, **sizes)
+
+    def _transform_and_log_det(self, x: Array, condition: Array | None = None):
+        return self.transformers.apply(self._offsets(x, condition), x, inverse=False)
+
+    def _inverse_and_log_det(self, y: Array, condition: Array | None = None):
+        def find_one(x, coordinate):
+            candidate, _ = self.transformers.apply(self._offsets(x, condition), y, inverse=True)
+            return x.at[coordinate].set(candidate[coordinate]), None
+
+        # The last coordinate falls out of the final pass, which gives the log-det of all as well.
+        x, _ = jax.lax.scan(find_one, jnp.zeros_like(y), self.order[:-1])
+        return self.transformers.apply(self._offsets(x, condition), y, inverse=True)
+
+    def _offsets(self, x, condition):
+        if isinstance(self.conditioner, MLP):
+            return self.conditioner(x[:0])[: self.transformers.size]
+        return self.conditioner(x if condition is None else jnp.concatenate([x, condition.astype(x.dtype)]))
+
+
+def _checked_order(order, dim):
+    if order is None:
+        return jnp.arange(dim, dtype=jnp.int32)
+    if is_concrete(order) and not np.array_equal(np.sort(np.asarray(order).ravel()), np.arange(dim)):
+        raise ValueError(f"MaskedAutoregressive expected order to hold each of 0 to {dim - 1} once, got {order}.")
+    return jnp.asarray(order, jnp.int32)

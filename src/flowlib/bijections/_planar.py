@@ -1,0 +1,120 @@
+"""Planar flows: one hyperbolic-tangent or leaky-ReLU unit added to the identity."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, PRNGKeyArray
+
+from flowlib._arrays import check_count, check_key
+from flowlib.bijections._bijection import AbstractBijection
+from flowlib.bijections._solve import solve_scalar
+from flowlib.nn import MLP
+
+# The slope of the map along w stays above this, so that it can be inverted in floating point.
+_MIN_SLOPE = 1e-3
+
+
+class Planar(AbstractBijection):
+    r"""y = x + u h(w . x + b), with h = tanh or a leaky ReLU (Rezende and Mohamed 2015, arXiv:1505.05770, eq. 10).
+
+    log |det dy/dx| = log(1 + h'(w . x + b) w . u). The map is invertible if w . u > -1; the part
+    of u along w is mapped to where that holds (appendix A.1 of the paper, shifted so that u = 0
+    stays 0). It starts as the identity, with u = 0 and w random.
+
+    `transform` is O(dim). `inverse` too: in closed form for the leaky ReLU; for tanh by a
+    numerical solve of one scalar equation, with implicit gradients.
+
+    Args:
+        key: a PRNG key.
+        dim: the dimension of an event.
+        cond_dim: the dimension of a condition, from which an MLP then makes w, u and b. Defaults to None.
+        negative_slope: of the leaky ReLU, in (0, 1]; None for tanh.
+        **mlp_kwargs: `width_size`, `depth` and `activation` of that MLP. Default to 50, 1 and `jax.nn.relu`.
+
+    Raises:
+        ValueError: if a size is not positive or the slope out of range.
+    """
+
+    params: Array
+    conditioner: MLP | None
+    negative_slope: float | None = eqx.field(static=True)
+    shape: tuple[int, ...] = eqx.field(static=True)
+    cond_shape: tuple[int, ...] | None = eqx.field(static=True)
+
+    def __init__(
+        self,
+        key: PRNGKeyArray,
+        *,
+        dim: int,
+        cond_dim: int | None = None,
+        negative_slope: float | None = None,
+        **mlp_kwargs: Any,
+    ):
+        dim = check_count(dim, "dim")
+        if negative_slope is not None and not 0 < negative_slope <= 1:
+            raise ValueError(f"Planar expected negative_slope in (0, 1], got {negative_slope}.")
+        weight_key, mlp_key = jr.split(check_key(key))
+        weight = jr.normal(weight_key, (dim,)) / math.sqrt(dim)
+        self.params = jnp.concatenate([weight, jnp.zeros(dim + 1)])
+        self.conditioner = None
+        self.cond_shape = None
+        if cond_dim is not None:
+            self.cond_shape = (check_count(cond_dim, "cond_dim"),)
+            self.conditioner = _conditioner(mlp_key, cond_dim, 2 * dim + 1, **mlp_kwargs)
+        self.negative_slope = None if negative_slope is None else float(negative_slope)
+        self.shape = (dim,)
+
+    def _transform_and_log_det(self, x: Array, condition: Array | None = None):
+        w, u, bias, overlap = self._parameters(x, condition)
+        y, slope = self._activation(w @ x + bias)
+        return x + u * y, jnp.log1p(slope * overlap)
+
+    def _inverse_and_log_det(self, y: Array, condition: Array | None = None):
+        w, u, bias, overlap = self._parameters(y, condition)
+        target = w @ y + bias
+        # Along w the map is a -> a + overlap h(a), an increasing function of one variable.
+        if self.negative_slope is None:
+            a = solve_scalar(_along, target, overlap)
+        else:
+            a = target / (1 + overlap * jnp.where(target < 0, self.negative_slope, 1.0))
+        value, slope = self._activation(a)
+        return y - u * value, -jnp.log1p(slope * overlap)
+
+    def _parameters(self, x, condition):
+        params = self.params
+        if self.conditioner is not None:
+            params = params + self.conditioner(condition.astype(x.dtype))
+        dim = self.shape[0]
+        w, u, bias = params[:dim], params[dim : 2 * dim], params[2 * dim]
+        free = w @ u
+        overlap = (1 - _MIN_SLOPE) * (jax.nn.softplus(free + math.log(math.e - 1)) - 1)
+        square = w @ w
+        # For w = 0 the unit is constant, and any u will do.
+        u = u + (overlap - free) * w / jnp.where(square > 0, square, 1)
+        return w, u, bias, jnp.where(square > 0, overlap, 0)
+
+    def _activation(self, a):
+        if self.negative_slope is None:
+            return jnp.tanh(a), 1 / jnp.cosh(jnp.clip(a, -40, 40)) ** 2
+        slope = jnp.where(a < 0, self.negative_slope, 1.0).astype(a.dtype)
+        return slope * a, slope
+
+
+def _along(a: Array, overlap: Array) -> Array:
+    return a + overlap * jnp.tanh(a)
+
+
+def _conditioner(
+    key: PRNGKeyArray,
+    cond_dim: int,
+    out_size: int,
+    width_size: int = 50,
+    depth: int = 1,
+    activation: Callable = jax.nn.relu,
+) -> MLP:
+    return MLP(key, cond_dim, out_size, width=width_size, depth=depth, activation=activation)

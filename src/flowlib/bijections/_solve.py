@@ -1,0 +1,143 @@
+"""Numerical inverses: roots with bounded errors and implicit gradients."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PyTree
+
+Structure = Literal["triangular", "dense"]
+Function = Callable[[Array, PyTree], Array]
+
+# Doublings of a bracket of half-width 1: enough to reach the largest value with a square in float32.
+_MAX_DOUBLINGS = 64
+
+
+def default_tolerance(dtype: Any) -> float:
+    """The bound on |dx| / (1 + |x|): 1e-5 in float32 and 1e-10 in float64."""
+    return 1e-10 if dtype == jnp.float64 else 1e-5
+
+
+def solve_scalar(fn: Function, target: Float[Array, ""], args: PyTree) -> Float[Array, ""]:
+    """The x with fn(x, args) = target for a monotone function of one variable; NaN where none is found.
+
+    The gradient is implicit, in `target` and `args`.
+    """
+    x, found = solve(partial(_as_vector, fn), target[None], args, structure="triangular")
+    return jnp.where(found, x[0], jnp.nan)
+
+
+def solve(
+    fn: Function,
+    target: Float[Array, " dim"],
+    args: PyTree,
+    *,
+    structure: Structure,
+    tolerance: float | None = None,
+    guess: Float[Array, " dim"] | None = None,
+    max_steps: int = 64,
+) -> tuple[Float[Array, " dim"], Bool[Array, ""]]:
+    """The vector x with fn(x, args) = target, and whether its error is within the tolerance.
+
+    Newton's method first. Where that fails, a triangular function (output i depends on inputs 0
+    to i, monotonically on input i) is solved coordinate by coordinate by bisection, and any
+    other by Levenberg-Marquardt. The error |dx_i| is bounded by tolerance (1 + |x_i|) in every
+    coordinate, or by what the rounding of fn allows. The gradient is implicit, in `target` and
+    `args`, through a triangular solve where the Jacobian is triangular.
+    """
+    tolerance = default_tolerance(target.dtype) if tolerance is None else tolerance
+    start = target if guess is None else guess
+    search = partial(_search, structure=structure, tolerance=tolerance, max_steps=max_steps)
+    tangent_solve = partial(_tangent_solve, structure=structure)
+    return jax.lax.custom_root(partial(_residual, fn, target, args), start, search, tangent_solve, has_aux=True)
+
+
+def _search(residual, start, *, structure, tolerance, max_steps):
+    first, found = _newton(residual, start, structure, tolerance, max_steps)
+    rescue = _bisect_each if structure == "triangular" else _least_squares
+    x = jax.lax.cond(found, lambda: first, lambda: rescue(residual, start, tolerance))
+    # One more Newton step, whose length is the error of the point before it.
+    jacobian, left = jax.jacfwd(residual)(x), residual(x)
+    step = _linear_solve(jacobian, left, structure)
+    # A residual of a few roundings is as good as none.
+    scale = jnp.abs(jacobian) @ jnp.abs(x) + jnp.abs(left) + 1
+    rounding = jnp.abs(_linear_solve(jacobian, scale, structure)) * (32 * jnp.finfo(x.dtype).eps)
+    return x - step, jnp.all(jnp.abs(step) <= tolerance * (1 + jnp.abs(x)) + rounding)
+
+
+def _tangent_solve(linear, target, *, structure):
+    return _linear_solve(jax.jacfwd(linear)(jnp.zeros_like(target)), target, structure)
+
+
+def _linear_solve(matrix, target, structure):
+    if structure == "triangular":
+        return jax.scipy.linalg.solve_triangular(matrix, target, lower=True)
+    return jnp.linalg.solve(matrix, target)
+
+
+def _residual(fn, target, args, x):
+    return fn(x, args) - target
+
+
+def _ignoring_args(fn, x, args):
+    return fn(x)
+
+
+def _as_vector(fn, x, args):
+    return fn(x[0], args)[None]
+
+
+def _newton(residual, start, structure, tolerance, max_steps):
+    import lineax
+    import optimistix
+
+    tags = frozenset({lineax.lower_triangular_tag}) if structure == "triangular" else frozenset()
+    # A tenth, because the last step bounds the error of the point before it.
+    limits = {"rtol": tolerance / 10, "atol": tolerance / 10, "norm": optimistix.max_norm}
+    solver = optimistix.Newton(**limits, cauchy_termination=False)
+    residual = partial(_ignoring_args, residual)
+    solution = optimistix.root_find(residual, solver, start, max_steps=max_steps, throw=False, tags=tags)
+    return solution.value, solution.result == optimistix.RESULTS.successful
+
+
+def _least_squares(residual, start, tolerance):
+    import optimistix
+
+    solver = optimistix.LevenbergMarquardt(rtol=tolerance / 10, atol=tolerance / 10, norm=optimistix.max_norm)
+    residual = partial(_ignoring_args, residual)
+    return optimistix.root_find(residual, solver, start, max_steps=256, throw=False).value
+
+
+def _bisect_each(residual, start, tolerance):
+    def one(x, i):
+        return x.at[i].set(_bisect(lambda t: residual(x.at[i].set(t))[i], x[i], tolerance)), None
+
+    # From 0 rather than from where Newton's method went astray.
+    return jax.lax.scan(one, jnp.zeros_like(start), jnp.arange(start.size))[0]
+
+
+def _bisect(fn, start, tolerance):
+    import optimistix
+
+    def ends(half):
+        return jax.vmap(fn)(jnp.stack([start - half, start + half]))
+
+    def is_open(state):
+        half, values, n = state
+        return (values[0] * values[1] > 0) & (n < _MAX_DOUBLINGS)
+
+    def widen(state):
+        half, _, n = state
+        return 2 * half, ends(2 * half), n + 1
+
+    half = jnp.ones_like(start)
+    half, values, _ = jax.lax.while_loop(is_open, widen, (half, ends(half), 0))
+    # A decreasing function is turned around.
+    sign = jnp.where(values[1] >= values[0], 1, -1).astype(start.dtype)
+    solver = optimistix.Bisection(rtol=tolerance / 10, atol=tolerance / 10, flip=False)
+    bracket = {"lower": start - half, "upper": start + half}
+    return optimistix.root_find(
+        lambda t, args: sign * fn(t), solver, start, options=bracket, max_steps=128, throw=False
+    ).value

@@ -1,0 +1,104 @@
+"""The beta distribution."""
+
+from typing import ClassVar
+
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+from jax.scipy.special import betainc
+from jaxtyping import Array, ArrayLike, PRNGKeyArray
+from paramax import AbstractUnwrappable, unwrap
+
+from flowlib.constraints import broadcast, finite, positive
+from flowlib.distributions._special import HALF_LOG_2PI, digamma_excess, power_term, stirling_remainder
+from flowlib.distributions._statistics import AbstractCdf
+from flowlib.support import Interval, Support
+
+
+class Beta(AbstractCdf):
+    """Independent beta coordinates, summed over coordinates, on 0 <= x <= 1.
+
+    log p(x) = (alpha - 1) log x + (beta - 1) log(1 - x) - log B(alpha, beta).
+
+    `scipy.stats.beta(alpha, beta)`. At x = 0 it is -inf for alpha > 1, finite for alpha = 1 and +inf
+    for alpha < 1, and likewise at 1 for beta; draws stay off both ends. The arguments broadcast to
+    the shape of an event. The density is accurate for any parameters, large ones included. Has
+    mean, variance, entropy and cdf in closed form; the cdf has no derivative in alpha and beta, and
+    in float32 an error of about 3e-7 (alpha + beta).
+
+    Args:
+        alpha: positive shape parameters of the lower end.
+        beta: positive shape parameters of the upper end.
+
+    Raises:
+        ValueError: if a parameter is not positive and finite, or they do not broadcast.
+    """
+
+    _alpha: Array | AbstractUnwrappable[Array]
+    _beta: Array | AbstractUnwrappable[Array]
+    shape: tuple[int, ...] = eqx.field(static=True)
+    cond_shape: ClassVar[None] = None
+
+    def __init__(self, alpha: ArrayLike, beta: ArrayLike):
+        alpha, beta = broadcast(finite(alpha, "alpha"), finite(beta, "beta"))
+        self._alpha = positive(alpha, "alpha")
+        self._beta = positive(beta, "beta")
+        self.shape = alpha.shape
+
+    @property
+    def alpha(self) -> Array:
+        """The parameters of the lower end, a plain array of shape `shape`."""
+        return unwrap(self._alpha)
+
+    @property
+    def beta(self) -> Array:
+        """The parameters of the upper end, a plain array of shape `shape`."""
+        return unwrap(self._beta)
+
+    @property
+    def support(self) -> Support:
+        return Interval(0.0, 1.0, closed=True)
+
+    def _log_prob(self, x: Array, condition: Array | None) -> Array:
+        # Relative to the mean: the leading terms of log B then cancel on paper.
+        alpha, beta, total = self._parameters()
+        mean, rest = alpha / total, beta / total
+        log_total = jnp.log(total)
+        lower = power_term(alpha - 1, x, x - mean, mean, jnp.log(alpha) - log_total)
+        upper = power_term(beta - 1, 1 - x, mean - x, rest, jnp.log(beta) - log_total)
+        return (lower + upper + self._log_peak()).sum()
+
+    def _parameters(self) -> tuple[Array, Array, Array]:
+        return self.alpha, self.beta, self.alpha + self.beta
+
+    def _log_peak(self):
+        """The log density at the mean, but for the remainders a Gaussian peak."""
+        alpha, beta, total = self._parameters()
+        remainders = stirling_remainder(total) - stirling_remainder(alpha) - stirling_remainder(beta)
+        return 0.5 * (3 * jnp.log(total) - jnp.log(alpha) - jnp.log(beta)) - HALF_LOG_2PI + remainders
+
+    def _sample(self, key: PRNGKeyArray, condition: Array | None) -> Array:
+        return self._sample_batch(key, 1, condition)[0]
+
+    def _sample_batch(self, key: PRNGKeyArray, size: int, condition: Array | None) -> Array:
+        alpha, beta, _ = self._parameters()
+        draws = jr.beta(key, alpha, beta, (size, *self.shape), alpha.dtype)
+        # A small parameter rounds to an end, where the density is infinite.
+        info = jnp.finfo(alpha.dtype)
+        return jnp.clip(draws, info.tiny, 1 - info.epsneg)
+
+    def _mean(self) -> Array:
+        return self.alpha / (self.alpha + self.beta)
+
+    def _variance(self) -> Array:
+        alpha, beta, total = self._parameters()
+        return (alpha / total) * (beta / total) / (total + 1)
+
+    def _entropy(self) -> Array:
+        # digamma(a) = log a + excess, and the logarithms cancel against those in log B.
+        alpha, beta, total = self._parameters()
+        excesses = (alpha - 1) * digamma_excess(alpha) + (beta - 1) * digamma_excess(beta)
+        return ((total - 2) * digamma_excess(total) - excesses - self._log_peak()).sum()
+
+    def _cdf(self, x: Array) -> Array:
+        return betainc(self.alpha, self.beta, jnp.clip(x, 0, 1))

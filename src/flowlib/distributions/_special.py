@@ -1,0 +1,61 @@
+"""Special functions that keep their digits where the textbook forms cancel."""
+
+import math
+from fractions import Fraction
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import gammaln
+from jaxtyping import Array
+
+HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+
+# From here on the series below is exact to double precision; further down lgamma itself is small and exact.
+_SERIES_FROM = 10.0
+# B_2k / (2k (2k - 1)) for k = 1, 2, ...: the coefficients of 1 / a^(2k - 1).
+_STIRLING = [Fraction(1, 12), Fraction(-1, 360), Fraction(1, 1260), Fraction(-1, 1680), Fraction(1, 1188)]
+_STIRLING += [Fraction(-691, 360360), Fraction(1, 156), Fraction(-3617, 122400)]
+
+
+def stirling_remainder(a: Array) -> Array:
+    """log Gamma(a) - [(a - 1/2) log a - a + log(2 pi)/2], for a > 0.
+
+    Densities are written with this remainder, because log Gamma(1e6) is 1e7 and float32 would keep
+    it, and any difference of two of them, to the nearest 1 only.
+    """
+    large = a > _SERIES_FROM
+    above, below = jnp.where(large, a, _SERIES_FROM), jnp.where(large, 1, a)
+    square = 1 / above**2
+    series = jnp.zeros_like(a)
+    for coefficient in reversed(_STIRLING):
+        series = series * square + float(coefficient)
+    exact = gammaln(below) - ((below - 0.5) * jnp.log(below) - below + HALF_LOG_2PI)
+    return jnp.where(large, series / above, exact)
+
+
+def digamma_excess(a: Array) -> Array:
+    """digamma(a) - log a, for a > 0."""
+    slope = jax.jvp(stirling_remainder, (a,), (jnp.ones_like(a),))[1]
+    return slope - 0.5 / a
+
+
+def log1p_square(z: Array) -> Array:
+    """log(1 + z^2), without overflow of the square."""
+    large = jnp.abs(z) > 1
+    inner, outer = jnp.where(large, 0, z), jnp.where(large, jnp.abs(z), 1)
+    return jnp.where(large, 2 * jnp.log(outer) + jnp.log1p((1 / outer) ** 2), jnp.log1p(inner**2))
+
+
+def power_term(exponent: Array, x: Array, difference: Array, centre: Array, log_centre: Array) -> Array:
+    """exponent log(x / centre) for x >= 0, where `difference` is x - centre.
+
+    Near the centre it goes through the difference, whose relative error a large exponent does not
+    blow up. A zero exponent gives 0 also at x = 0.
+    """
+    near = jnp.abs(difference) < 0.5 * centre
+    close = jnp.log1p(jnp.where(near, difference, 0) / jnp.where(near, centre, 1))
+    # The smallest normal number stands for 0, so that a zero exponent times its logarithm is 0 and
+    # not NaN, and the derivative in the exponent stays finite.
+    corner = (exponent == 0) & (x == 0)
+    far = jnp.log(jnp.where(near, 1, jnp.where(corner, jnp.finfo(x.dtype).tiny, x))) - log_centre
+    return exponent * jnp.where(near, close, far)

@@ -1,0 +1,76 @@
+"""Coupling flows."""
+
+from collections.abc import Callable, Sequence
+
+import jax
+from jaxtyping import Array, PRNGKeyArray
+
+from flowlib.bijections import AbstractBijection, Coupling
+from flowlib.distributions import AbstractDistribution, Transformed
+from flowlib.flows._tail import build_flow, default_transformer, vector_dim
+
+
+def coupling_flow(
+    key: PRNGKeyArray,
+    *,
+    base_dist: AbstractDistribution,
+    transformer: AbstractBijection | Sequence[AbstractBijection] | None = None,
+    cond_dim: int | None = None,
+    flow_layers: int = 8,
+    nn_width: int = 50,
+    nn_depth: int = 1,
+    nn_activation: Callable = jax.nn.relu,
+    invert: bool = True,
+    embedding: Callable[[Array], Array] | None = None,
+    raw_cond_shape: tuple[int, ...] | None = None,
+) -> Transformed:
+    """A coupling flow: each layer changes one half of the coordinates given the other (arXiv:1605.08803).
+
+    Both directions are cheap: one network pass a layer for `log_prob` and for `sample`. `invert`
+    decides only which of them uses the transformer's own `transform`. Starts as the identity
+    if the transformer does.
+
+    Args:
+        key: a PRNG key.
+        base_dist: a distribution of vectors.
+        transformer: the scalar bijection whose parameters the conditioner makes; or a sequence, one for
+            each transformed coordinate. Defaults to an affine map with its scale in (1/100, 100).
+        cond_dim: the size of the condition the flow sees. Defaults to None, an unconditional flow.
+        flow_layers: the number of layers.
+        nn_width: the width of each conditioner.
+        nn_depth: its number of hidden layers.
+        nn_activation: its activation.
+        invert: True to use the transformers' `transform` in `log_prob`, False to use it in `sample`.
+        embedding: a module from one raw condition (integer labels, an image, ...) to `cond_dim` values; it
+            is trained with the flow. Defaults to None.
+        raw_cond_shape: the shape of one raw condition, () for a label. Needed with `embedding`.
+
+    Raises:
+        ValueError: if a size is out of range or `base_dist` has no vectors as events.
+        TypeError: if `key` or `base_dist` is of the wrong type.
+    """
+    dim = vector_dim(base_dist)
+    transformer = default_transformer() if transformer is None else transformer
+
+    def make_layer(key):
+        return Coupling(
+            key,
+            transformer=transformer,
+            untransformed_dim=dim // 2,
+            dim=dim,
+            cond_dim=cond_dim,
+            nn_width=nn_width,
+            nn_depth=nn_depth,
+            nn_activation=nn_activation,
+        )
+
+    return build_flow(
+        key,
+        make_layer,
+        base_dist=base_dist,
+        flow_layers=flow_layers,
+        invert=invert,
+        cond_dim=cond_dim,
+        embedding=embedding,
+        raw_cond_shape=raw_cond_shape,
+    )

@@ -1,0 +1,62 @@
+"""Planar flows."""
+
+from collections.abc import Callable
+from typing import Any
+
+from jaxtyping import Array, PRNGKeyArray
+
+from flowlib.bijections import Planar
+from flowlib.distributions import AbstractDistribution, Transformed
+from flowlib.flows._tail import build_flow, vector_dim
+
+
+def planar_flow(
+    key: PRNGKeyArray,
+    *,
+    base_dist: AbstractDistribution,
+    cond_dim: int | None = None,
+    flow_layers: int = 8,
+    invert: bool = True,
+    negative_slope: float | None = None,
+    embedding: Callable[[Array], Array] | None = None,
+    raw_cond_shape: tuple[int, ...] | None = None,
+    **mlp_kwargs: Any,
+) -> Transformed:
+    """A planar flow: each layer adds one unit, tanh or leaky ReLU, to the identity (arXiv:1505.05770).
+
+    Every direction is O(dim) a layer; with tanh (the default) one of them solves a scalar
+    equation a layer numerically, `sample` with `invert=True` and `log_prob` with `invert=False`.
+    A leaky ReLU (`negative_slope`) inverts in closed form. Starts as the identity.
+
+    Args:
+        key: a PRNG key.
+        base_dist: a distribution of vectors.
+        cond_dim: the size of the condition the flow sees. Defaults to None, an unconditional flow.
+        flow_layers: the number of layers.
+        invert: True for `log_prob` without a solve, False for `sample` without one.
+        negative_slope: of the leaky ReLU, in (0, 1]; None for tanh.
+        embedding: a module from one raw condition (integer labels, an image, ...) to `cond_dim` values; it
+            is trained with the flow. Defaults to None.
+        raw_cond_shape: the shape of one raw condition, () for a label. Needed with `embedding`.
+        **mlp_kwargs: `width_size`, `depth` and `activation` of the networks that make the parameters
+            from the condition; ignored without one. Default to 50, 1 and `jax.nn.relu`.
+
+    Raises:
+        ValueError: if a size is out of range or `base_dist` has no vectors as events.
+        TypeError: if `key` or `base_dist` is of the wrong type.
+    """
+    dim = vector_dim(base_dist)
+
+    def make_layer(key):
+        return Planar(key, dim=dim, cond_dim=cond_dim, negative_slope=negative_slope, **mlp_kwargs)
+
+    return build_flow(
+        key,
+        make_layer,
+        base_dist=base_dist,
+        flow_layers=flow_layers,
+        invert=invert,
+        cond_dim=cond_dim,
+        embedding=embedding,
+        raw_cond_shape=raw_cond_shape,
+    )

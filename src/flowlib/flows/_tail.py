@@ -1,0 +1,89 @@
+"""What all premade flows share: stack the layers, permute between them, invert, embed, wrap."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, PRNGKeyArray
+from paramax import Parameterize
+
+from flowlib._arrays import check_count, check_key
+from flowlib._module import peel
+from flowlib.bijections import AbstractBijection, Affine, Chain, EmbedCondition, Flip, Invert, Permute, Scan
+from flowlib.constraints import bounded_scale
+from flowlib.distributions import AbstractDistribution, Transformed
+
+
+def vector_dim(base_dist: AbstractDistribution) -> int:
+    """The dimension of a base distribution over vectors.
+
+    Raises:
+        TypeError: if it is no distribution.
+        ValueError: if its events are not vectors.
+    """
+    base = peel(base_dist)
+    if not isinstance(base, AbstractDistribution):
+        raise TypeError(f"base_dist must be a distribution, got {type(base).__name__}.")
+    if base.ndim != 1:
+        raise ValueError(f"base_dist must have vectors as events, of shape (dim,), got shape {base.shape}.")
+    return base.shape[0]
+
+
+def default_transformer() -> Affine:
+    """An affine map with its scale within (1/100, 100), starting as the identity."""
+    scale = Parameterize(bounded_scale, jnp.zeros(()))
+    return eqx.tree_at(lambda affine: affine.scale, Affine(), scale)
+
+
+def build_flow(
+    key: PRNGKeyArray,
+    make_layer: Callable[[PRNGKeyArray], AbstractBijection],
+    *,
+    base_dist: AbstractDistribution,
+    flow_layers: int,
+    invert: bool,
+    cond_dim: int | None,
+    embedding: Callable[[Array], Array] | None,
+    raw_cond_shape: tuple[int, ...] | None,
+) -> Transformed:
+    """Stack `flow_layers` layers with permutations between them, and wrap them into a distribution.
+
+    At the end the accumulated permutation is undone, so that identity layers make an identity flow.
+    """
+    _check_embedding(cond_dim, embedding, raw_cond_shape)
+    dim = vector_dim(base_dist)
+    keys = jr.split(check_key(key), check_count(flow_layers, "flow_layers"))
+
+    def make_permuted(key):
+        layer_key, permutation_key = jr.split(key)
+        layer = make_layer(layer_key)
+        if dim == 1:
+            return layer
+        permute = Flip((dim,)) if dim == 2 else Permute(jr.permutation(permutation_key, dim))
+        return Chain([layer, permute]).merge_chains()
+
+    layers = eqx.filter_vmap(make_permuted)(keys)
+    bijection = _undo_permutations(layers, dim, flow_layers)
+    bijection = Invert(bijection) if invert else bijection
+    if embedding is not None:
+        bijection = EmbedCondition(bijection, embedding, raw_cond_shape)
+    return Transformed(base_dist, bijection)
+
+
+def _undo_permutations(layers: AbstractBijection, dim: int, flow_layers: int) -> AbstractBijection:
+    scan = Scan(layers)
+    if dim == 1 or (dim == 2 and flow_layers % 2 == 0):
+        return scan
+    if dim == 2:
+        return Chain([scan, Flip((dim,))])
+    total, _ = jax.lax.scan(lambda total, one: (total[one], None), jnp.arange(dim), layers[-1].permutation)
+    return Chain([scan, Permute(jnp.argsort(total))])
+
+
+def _check_embedding(cond_dim, embedding, raw_cond_shape):
+    if (embedding is None) != (raw_cond_shape is None):
+        raise ValueError("embedding and raw_cond_shape belong together: got only one of them.")
+    if embedding is not None and cond_dim is None:
+        raise ValueError("embedding needs cond_dim, the size of its output: got cond_dim=None.")

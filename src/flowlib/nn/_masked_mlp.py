@@ -1,0 +1,95 @@
+"""The masked network of autoregressive flows."""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from flowlib._arrays import check_count
+from flowlib._module import Module
+from flowlib.masks import rank_based_mask
+from flowlib.nn._mlp import squash
+
+
+class MaskedLinear(Module):
+    """x -> (mask * weight) x + bias."""
+
+    weight: Float[Array, "*stack out_size in_size"]
+    bias: Float[Array, "*stack out_size"] | None
+    mask: Bool[Array, "*stack out_size in_size"]
+
+    def __call__(self, x: Float[Array, " in_size"]) -> Float[Array, " out_size"]:
+        y = jnp.where(self.mask, self.weight, 0) @ x
+        return y if self.bias is None else y + self.bias
+
+
+class MaskedMLP(Module):
+    """A perceptron in which output i sees input j only if rank_out[i] > rank_in[j] (MADE, arXiv:1502.03509).
+
+    Hidden units get the ranks between, evenly; with fewer units than ranks some inputs would lose
+    their way to the next outputs, so that then a linear map, masked alike, leads past the hidden
+    layers. The output starts at 0.
+
+    Args:
+        key: a PRNG key.
+        in_ranks: the rank of each input; conditions have rank -1.
+        out_ranks: the rank of each output.
+        lowest: the lowest rank of a hidden unit.
+        highest: one more than the highest rank of a hidden unit.
+        width: the size of each hidden layer.
+        depth: the number of hidden layers.
+        activation: a module or module-level function of one array.
+
+    Raises:
+        ValueError: if a size is out of range.
+    """
+
+    hidden: tuple[MaskedLinear, ...]
+    last: MaskedLinear
+    skip: MaskedLinear | None
+    activation: Callable
+
+    def __init__(
+        self,
+        key: PRNGKeyArray,
+        in_ranks: Int[Array, " in_size"],
+        out_ranks: Int[Array, " out_size"],
+        *,
+        lowest: int,
+        highest: int,
+        width: int,
+        depth: int,
+        activation: Callable = jax.nn.relu,
+    ):
+        width, depth = check_count(width, "nn_width"), check_count(depth, "nn_depth", 0)
+        n_ranks = highest - lowest
+        hidden_ranks = lowest + jnp.arange(width) * n_ranks // width
+        ranks = [in_ranks, *[hidden_ranks] * depth]
+        keys = jr.split(key, depth + 1)
+        hidden = []
+        for k, below, above in zip(keys, ranks, ranks[1:], strict=False):
+            bound = 1 / math.sqrt(len(below))
+            weight_key, bias_key = jr.split(k)
+            weight = jr.uniform(weight_key, (len(above), len(below)), minval=-bound, maxval=bound)
+            bias = jr.uniform(bias_key, (len(above),), minval=-bound, maxval=bound)
+            hidden.append(MaskedLinear(weight, bias, rank_based_mask(below, above, eq=True)))
+        self.hidden = tuple(hidden)
+        self.last = _zero(ranks[-1], out_ranks, bias=True)
+        self.skip = _zero(in_ranks, out_ranks, bias=False) if depth > 0 and width < n_ranks else None
+        self.activation = activation
+
+    def __call__(self, x: Float[Array, " in_size"]) -> Float[Array, " out_size"]:
+        x = squash(x)
+        h = x
+        for layer in self.hidden:
+            h = self.activation(layer(h))
+        y = self.last(h)
+        return y if self.skip is None else y + self.skip(x)
+
+
+def _zero(in_ranks: Array, out_ranks: Array, *, bias: bool) -> MaskedLinear:
+    mask = rank_based_mask(in_ranks, out_ranks)
+    return MaskedLinear(jnp.zeros(mask.shape), jnp.zeros(len(out_ranks)) if bias else None, mask)

@@ -1,0 +1,76 @@
+"""The networks that make the parameters of other bijections: a multilayer perceptron, and constants."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from flowlib._arrays import check_count
+from flowlib._module import Module
+
+_LINEAR_UP_TO = 10.0
+
+
+def squash(x: Array) -> Array:
+    """10 asinh(x / 10): about x for |x| < 5, and logarithmic beyond.
+
+    Conditioners see their input through it. A far outlier would otherwise give scales as large as
+    itself, and eight such layers overflow float32; the logarithm still tells far from farther.
+    """
+    return _LINEAR_UP_TO * jnp.arcsinh(x / _LINEAR_UP_TO)
+
+
+class MLP(Module):
+    """A multilayer perceptron whose output starts at 0, whatever the input, so that flows start as the identity.
+
+    Args:
+        key: a PRNG key.
+        in_size: the size of the input; 0 leaves only biases.
+        out_size: the size of the output.
+        width: the size of each hidden layer.
+        depth: the number of hidden layers.
+        activation: a module or module-level function of one array.
+
+    Raises:
+        ValueError: if a size is out of range.
+    """
+
+    layers: tuple[eqx.nn.Linear, ...]
+    activation: Callable
+
+    def __init__(
+        self,
+        key: PRNGKeyArray,
+        in_size: int,
+        out_size: int,
+        *,
+        width: int,
+        depth: int,
+        activation: Callable = jax.nn.relu,
+    ):
+        in_size, out_size = check_count(in_size, "in_size", 0), check_count(out_size, "out_size")
+        width, depth = check_count(width, "nn_width"), check_count(depth, "nn_depth", 0)
+        # Without inputs a hidden layer would be one more constant.
+        sizes = [in_size, *[width] * (depth if in_size else 0), out_size]
+        keys = jr.split(key, len(sizes) - 1)
+        layers = [_linear(k, a, b) for k, a, b in zip(keys, sizes, sizes[1:], strict=False)]
+        layers[-1] = eqx.tree_at(lambda layer: (layer.weight, layer.bias), layers[-1], replace_fn=jnp.zeros_like)
+        self.layers = tuple(layers)
+        self.activation = activation
+
+    def __call__(self, x: Float[Array, " in_size"]) -> Float[Array, " out_size"]:
+        x = squash(x)
+        for layer in self.layers[:-1]:
+            x = self.activation(layer(x))
+        return self.layers[-1](x)
+
+
+def _linear(key: PRNGKeyArray, in_size: int, out_size: int) -> eqx.nn.Linear:
+    if in_size == 0:
+        # eqx.nn.Linear divides by in_size for its bounds.
+        linear = eqx.nn.Linear(1, out_size, key=key)
+        return eqx.tree_at(lambda layer: layer.weight, linear, jnp.zeros((out_size, 0)))
+    return eqx.nn.Linear(in_size, out_size, key=key)

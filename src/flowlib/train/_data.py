@@ -1,0 +1,92 @@
+"""What a fit is given: turned into arrays, checked, and divided into training and validation rows."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Int, PRNGKeyArray
+
+from flowlib._arrays import float_dtype, promoted, real_array
+from flowlib.distributions import AbstractDistribution
+from flowlib.errors import NonFiniteDataError
+
+
+def as_arrays(data: Any, tree: Any, params: Any) -> tuple[Array, ...]:
+    """The data as arrays with one leading length, floats in the precision of the parameters.
+
+    A tuple or list is several arrays; anything else is one. Integers stay (labels for an embedding, say),
+    unless they are the events of a distribution.
+
+    Raises:
+        TypeError: if an array does not hold real numbers.
+        ValueError: if there are no arrays or rows, or the numbers of rows differ.
+    """
+    data = tuple(data) if isinstance(data, tuple | list) else (data,)
+    if not data:
+        raise ValueError("fit_to_data expected at least one array of data, got none.")
+    # Half precision would round the data; densities are computed in float32 in any case.
+    dtype = jnp.finfo(promoted(float_dtype(params), jnp.float32)).dtype
+    arrays = []
+    for i, value in enumerate(data):
+        # What overflows in the cast to float32 is infinite, and `check_finite` will say where.
+        with np.errstate(over="ignore"):
+            array = real_array(value, _name(i), keep_integers=i > 0 or not isinstance(tree, AbstractDistribution))
+        if jnp.issubdtype(array.dtype, jnp.floating) and array.dtype != dtype:
+            array = array.astype(dtype)
+        if array.ndim == 0:
+            raise ValueError(f"{_name(i)} expected rows on its first axis, got a single number.")
+        if len(array) != len(arrays[0] if arrays else array):
+            raise ValueError(f"{_name(i)} expected {len(arrays[0])} rows as x has, got {len(array)}.")
+        arrays.append(array)
+    if len(arrays[0]) == 0:
+        raise ValueError(f"x expected at least one row, got shape {arrays[0].shape}.")
+    return tuple(arrays)
+
+
+def check_finite(arrays: tuple[Array, ...]) -> None:
+    """Raise a NonFiniteDataError that names the first array, row and column with a NaN or infinity."""
+    for i, finite in enumerate(jax.device_get(_finite(arrays))):
+        if finite:
+            continue
+        array = np.asarray(arrays[i])
+        bad = np.argwhere(~np.isfinite(array))
+        row, *column = bad[0].tolist()
+        place = f"row {row}"
+        if column:
+            place += f", column {column[0]}" if len(column) == 1 else f", column {tuple(column)}"
+        rows = len(np.unique(bad[:, 0]))
+        raise NonFiniteDataError(
+            f"{_name(i)} expected finite numbers, got {array[tuple(bad[0])]} at {place} (counted from zero); "
+            f"{rows} of {len(array)} rows are not finite."
+        )
+
+
+def count_validation(rows: int, val_prop: Any) -> int:
+    """How many of the rows are for validation: with `val_prop` > 0, at least one of two or more.
+
+    Raises:
+        ValueError: unless 0 <= val_prop < 1.
+    """
+    if isinstance(val_prop, bool) or not isinstance(val_prop, int | float | np.number) or not 0 <= val_prop < 1:
+        raise ValueError(f"val_prop must be a number of at least 0 and less than 1, got {val_prop!r}.")
+    if val_prop == 0 or rows == 1:
+        return 0
+    return min(max(round(val_prop * rows), 1), rows - 1)
+
+
+def split_rows(key: PRNGKeyArray, rows: int, n_val: int) -> tuple[Int[Array, " train"], Int[Array, " val"]]:
+    """Row numbers for training and for validation, at random; run it compiled."""
+    order = jr.permutation(key, jnp.arange(rows, dtype=jnp.int32))
+    return order[: rows - n_val], order[rows - n_val :]
+
+
+@eqx.filter_jit
+def _finite(arrays):
+    return [jnp.isfinite(array).all() for array in arrays]
+
+
+def _name(i: int) -> str:
+    return ("x", "condition")[i] if i < 2 else f"data[{i}]"

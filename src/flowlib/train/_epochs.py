@@ -1,0 +1,174 @@
+"""Whole epochs on the device: shuffling, the steps and the validation of many epochs in one dispatch."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int
+
+from flowlib._arrays import default_float
+from flowlib.train._losses import AbstractRowLoss
+from flowlib.train._state import Status, TrainState, advance, epoch_key, validation_key
+
+# Room for the losses of one dispatch, and so the most epochs in one.
+MAX_EPOCHS = 64
+
+
+class EpochProblem(eqx.Module):
+    """All that epochs read and do not change."""
+
+    static: Any
+    arrays: tuple[Array, ...]
+    train_rows: Int[Array, " train"]
+    val_rows: Int[Array, " val"]
+    loss_fn: Callable[..., Array]
+    optimizer: optax.GradientTransformation | None
+    learning_rate: Any
+    max_patience: Int[Array, ""]
+    batch_size: int = eqx.field(static=True)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-len(self.train_rows) // min(self.batch_size, len(self.train_rows)))
+
+    def batch_loss(self, params: Any, rows: Array, count: Array, key: Array) -> Array:
+        """The mean loss over the first `count` of the rows, which for a loss that is not by row are all."""
+        batch = [array[rows] for array in self.arrays]
+        if not isinstance(self.loss_fn, AbstractRowLoss):
+            return self.loss_fn(params, self.static, *batch, key=key)
+        values = self.loss_fn.per_row(params, self.static, *batch, key=key)
+        values = jnp.where(jnp.arange(len(rows), dtype=jnp.int32) < count, values, 0)
+        return values.sum() / count.astype(values.dtype)
+
+
+class Batches(NamedTuple):
+    """Row numbers in batches of one size, perhaps a smaller one left over, and how many rows of each count."""
+
+    full: Int[Array, "batches size"]
+    rest: Int[Array, " rest"] | None
+    counts: Int[np.ndarray, " all"]
+
+
+# Not donated: the problem and the number of epochs. The state is a buffer of the fit's own.
+@partial(eqx.filter_jit, donate="warn-except-first")
+def run_epochs(
+    problem_and_epochs: tuple[EpochProblem, Int[Array, ""]], state: TrainState
+) -> tuple[TrainState, Float[Array, "epochs 2"]]:
+    """Run epochs until there are enough of them or the fit stops.
+
+    The number of epochs is traced: it decides neither what is compiled nor what an epoch computes.
+
+    Returns:
+        The state, and the training and validation loss of each epoch that was run.
+    """
+    problem, epochs = problem_and_epochs
+
+    def proceed(carry):
+        done, state, _ = carry
+        return (done < epochs) & state.running
+
+    def epoch(carry):
+        done, state, history = carry
+        state, train_loss, val_loss = _epoch(problem, state)
+        return done + 1, state, history.at[done].set(jnp.stack([train_loss, val_loss]))
+
+    history = jnp.full((MAX_EPOCHS, 2), jnp.nan, default_float())
+    _, state, history = jax.lax.while_loop(proceed, epoch, (jnp.zeros((), jnp.int32), state, history))
+    return state, history
+
+
+def _epoch(problem, state):
+    key, shuffle_key = jr.split(epoch_key(state))
+    first_step = state.step
+    state, train_loss, judged = _train(problem, state, jr.permutation(shuffle_key, problem.train_rows), key)
+    val_loss = jnp.full((), jnp.nan, train_loss.dtype)
+    if len(problem.val_rows):
+        judged = val_loss = _validate(problem, state)
+
+    status = jnp.where(state.running & ~jnp.isfinite(judged), Status.BAD_VALIDATION, state.status)
+    # An epoch cut short counts only where there is nothing better, and not if cut at its first step.
+    eligible = state.running | (jnp.isinf(state.best_loss) & (state.step > first_step))
+    better = eligible & (judged < state.best_loss)
+    fruitless = jnp.where(better, 0, state.fruitless + 1)
+    impatient = (status == Status.RUNNING) & (fruitless > problem.max_patience)
+    state = TrainState(
+        params=state.params,
+        best_params=jax.tree.map(partial(jnp.where, better), state.params, state.best_params),
+        opt_state=state.opt_state,
+        key=state.key,
+        step=state.step,
+        epoch=state.epoch + 1,
+        best_loss=jnp.where(better, judged, state.best_loss),
+        fruitless=fruitless,
+        status=jnp.where(impatient, Status.OUT_OF_PATIENCE, status).astype(jnp.int32),
+    )
+    return state, train_loss, val_loss
+
+
+def _train(problem, state, rows, key):
+    """One pass over the training rows, and the mean loss over the rows: of all steps taken, and of the good ones.
+
+    The two differ in an epoch cut short, whose last step is not good.
+    """
+    batches = _batches(problem, rows, min(problem.batch_size, len(rows)), rows)
+
+    def step(state, batch):
+        rows, count, number = batch
+        begun = state.running
+        loss_fn = partial(problem.batch_loss, rows=rows, count=count, key=jr.fold_in(key, number))
+        state, loss = advance(state, loss_fn, problem.optimizer, problem.learning_rate)
+        return state, (loss, begun, state.running)
+
+    state, (losses, begun, good) = _scan(step, state, batches)
+    return state, _row_mean(losses, batches.counts, begun), _row_mean(losses, batches.counts, good)
+
+
+def _validate(problem, state):
+    """The mean loss over the validation rows."""
+    least = problem.loss_fn.min_rows if isinstance(problem.loss_fn, AbstractRowLoss) else 1
+    size = min(problem.batch_size, max(len(problem.val_rows), least))
+    filler = jnp.concatenate([problem.train_rows, problem.val_rows])
+    batches = _batches(problem, problem.val_rows, size, filler)
+    key = validation_key(state)
+
+    def evaluate(carry, batch):
+        rows, count, number = batch
+        loss = problem.batch_loss(state.params, rows, count, jr.fold_in(key, number))
+        return carry, loss.astype(default_float())
+
+    losses = _scan(evaluate, None, batches)[1]
+    return _row_mean(losses, batches.counts, jnp.ones(len(losses), bool))
+
+
+def _batches(problem, rows, size, filler):
+    full, rest = divmod(len(rows), size)
+    counts = np.array([size] * full + [rest] * (rest > 0), np.int32)
+    if rest and isinstance(problem.loss_fn, AbstractRowLoss):
+        rows = jnp.concatenate([rows, filler[: size - rest]])
+        return Batches(rows.reshape(full + 1, size), None, counts)
+    return Batches(rows[: full * size].reshape(full, size), rows[full * size :] if rest else None, counts)
+
+
+def _scan(body, carry, batches):
+    """`lax.scan` over the batches, and one more call of `body` for what is left over."""
+    n_full = len(batches.full)
+    numbers = jnp.arange(len(batches.counts), dtype=jnp.int32)
+    counts = jnp.asarray(batches.counts)
+    carry, out = jax.lax.scan(body, carry, (batches.full, counts[:n_full], numbers[:n_full]))
+    if batches.rest is not None:
+        carry, last = body(carry, (batches.rest, counts[-1], numbers[-1]))
+        out = jax.tree.map(lambda losses, loss: jnp.append(losses, loss), out, last)
+    return carry, out
+
+
+def _row_mean(losses, counts, included):
+    """The mean over rows of batch losses; NaN over none."""
+    weights = jnp.where(included, jnp.asarray(counts, losses.dtype), 0)
+    # Weights that sum to one: a sum over rows of large losses could overflow where their mean does not.
+    return jnp.where(included, losses * (weights / weights.sum()), 0).sum() + jnp.where(included.any(), 0, jnp.nan)

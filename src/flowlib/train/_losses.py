@@ -1,0 +1,214 @@
+"""What a fit minimises.
+
+A loss for `fit_to_data` is called as `loss(params, static, *arrays, key=key)` and one for
+`fit_to_key_based_loss` as `loss(params, static, key=key)`; `equinox.combine(params, static)` is the
+tree that is trained. Any function with one of these signatures will do.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from flowlib._arrays import check_count
+from flowlib._module import Module
+from flowlib.distributions import AbstractDistribution
+
+
+class AbstractRowLoss(Module):
+    """The mean of one value a row of the batch.
+
+    Because the values are known by row, `fit_to_data` can fill the last batch of an epoch up with
+    other rows that count for nothing, and compiles a single batch shape. Of any other loss it
+    compiles the remainder as a step of its own.
+    """
+
+    # The least number of rows a batch needs.
+    min_rows: eqx.AbstractVar[int]
+
+    @abstractmethod
+    def per_row(self, params: Any, static: Any, *arrays: Array, key: PRNGKeyArray | None = None) -> Array:
+        """The loss of each row, of shape (rows,)."""
+
+    @abstractmethod
+    def check(self, tree: Any, *arrays: Array) -> None:
+        """Raise if `tree` cannot be trained on these arrays with this loss; called once, before a fit."""
+
+
+class MaximumLikelihoodLoss(AbstractRowLoss):
+    """-mean(log p(x_i | condition_i)): the negative log-likelihood, for conditional and unconditional fits.
+
+    Costs one `log_prob` of the batch. Called as `loss(params, static, x, condition=None, key=None)`;
+    the key is not used.
+    """
+
+    @property
+    def min_rows(self) -> int:
+        return 1
+
+    @eqx.filter_jit
+    def __call__(
+        self, params: Any, static: Any, x: Array, condition: Array | None = None, key: PRNGKeyArray | None = None
+    ) -> Float[Array, ""]:
+        return -eqx.combine(params, static).log_prob(x, condition).mean()
+
+    def per_row(self, params: Any, static: Any, *arrays: Array, key: PRNGKeyArray | None = None) -> Array:
+        return -eqx.combine(params, static).log_prob(*arrays)
+
+    def check(self, tree: Any, *arrays: Array) -> None:
+        _check_events(tree, arrays)
+
+
+class ContrastiveLoss(AbstractRowLoss):
+    r"""The loss of automatic posterior transformation, for learning a posterior from proposals that are not the prior.
+
+    With r(x, c) = q(x | c) / prior(x), the loss of row i is
+
+        -log( r(x_i, c_i) / (r(x_i, c_i) + sum_j r(x_j, c_i)) )
+
+    where j runs over `n_contrastive` other rows of the batch, drawn without replacement. Here `x` are the
+    simulator's parameters and `condition` is its output. It is minimised by any q proportional
+    to the posterior in `x`. Costs `n_contrastive + 1` evaluations of the density a row.
+
+    The last batch of an epoch, if short, is filled up with rows from the beginning of that epoch, and a short
+    validation set with training rows: these serve as contrast only. During a fit the contrast
+    of the validation rows is drawn once, so that epochs are compared on equal terms.
+
+    Args:
+        prior: the prior over `x`. A row outside its support has loss infinity, and is no contrast for others.
+        n_contrastive: the number of contrastive rows, less than the batch size.
+
+    Raises:
+        ValueError: if there are not more rows in a batch than `n_contrastive`; before a fit, also if
+            a row of `x` is outside the support of the prior.
+
+    References:
+        Greenberg, Nonnenmacher and Macke (2019), https://arxiv.org/abs/1905.07488;
+        Durkan, Murray and Papamakarios (2020), https://arxiv.org/abs/2002.03712.
+    """
+
+    prior: AbstractDistribution
+    n_contrastive: int = eqx.field(static=True)
+
+    def __init__(self, prior: AbstractDistribution, n_contrastive: int):
+        if not isinstance(prior, AbstractDistribution):
+            raise TypeError(f"ContrastiveLoss expected a distribution as prior, got {type(prior).__name__}.")
+        self.prior = prior
+        self.n_contrastive = check_count(n_contrastive, "n_contrastive")
+
+    @property
+    def min_rows(self) -> int:
+        return self.n_contrastive + 1
+
+    @eqx.filter_jit
+    def __call__(
+        self, params: Any, static: Any, x: Array, condition: Array | None, key: PRNGKeyArray
+    ) -> Float[Array, ""]:
+        return self.per_row(params, static, x, condition, key=key).mean()
+
+    def per_row(self, params: Any, static: Any, *arrays: Array | None, key: PRNGKeyArray | None = None) -> Array:
+        x, condition = arrays
+        if len(x) < self.min_rows:
+            raise ValueError(
+                f"ContrastiveLoss expected more rows in a batch than n_contrastive={self.n_contrastive}, got {len(x)}."
+            )
+        dist = eqx.combine(params, static)
+        prior = self.prior.log_prob(x)
+        # Each row first, then its contrast.
+        atoms = jnp.concatenate(
+            [jnp.arange(len(x), dtype=jnp.int32)[:, None], _others(key, len(x), self.n_contrastive)], axis=1
+        )
+        # One condition for all atoms of a row, so that an embedding of it is computed once.
+        logits = jax.vmap(dist.log_prob, (0, None if condition is None else 0))(x[atoms], condition)
+        prior = prior[atoms].astype(logits.dtype)
+        outside = jnp.isneginf(prior)
+        logits = jnp.where(outside, -jnp.inf, logits - jnp.where(outside, 0, prior))
+        return jax.nn.logsumexp(logits, axis=1) - logits[:, 0]
+
+    def check(self, tree: Any, *arrays: Array) -> None:
+        _check_events(tree, arrays)
+        if len(arrays) != 2:
+            raise ValueError("ContrastiveLoss expected a conditional distribution and the data (x, condition).")
+        outside = jnp.isneginf(self.prior.log_prob(arrays[0]))
+        if outside.any():
+            row = int(jnp.argmax(outside))
+            raise ValueError(f"ContrastiveLoss expected x inside the support of the prior, got row {row} outside it.")
+
+
+class ElboLoss(Module):
+    """The negative evidence lower bound, E_q[log q(x) - target(x)], over `num_samples` draws from the distribution.
+
+    The loss is an upper bound of minus the log normaliser of the target, reached when q is
+    the normalised target. Its gradient goes through the draws (reparametrisation), so target and flow must be
+    differentiable. Costs one sampling pass with densities, and one `target` a draw.
+
+    Args:
+        target: the unnormalised log density of ONE event, a function `(*shape) -> ()`; it is mapped over draws.
+        num_samples: the number of draws a step.
+        stick_the_landing: drop the score term from the gradient, whose variance then vanishes as q approaches the
+            target. It costs an inverse pass besides, which is slow for some flows.
+
+    Raises:
+        ValueError: when called, if the target does not return a scalar.
+
+    References:
+        Roeder, Wu and Duvenaud (2017), https://arxiv.org/abs/1703.09194.
+    """
+
+    target: Callable[[Array], Array]
+    num_samples: int = eqx.field(static=True)
+    stick_the_landing: bool = eqx.field(static=True)
+
+    def __init__(self, target: Callable[[Array], Array], num_samples: int, *, stick_the_landing: bool = False):
+        if not callable(target):
+            raise TypeError(f"ElboLoss expected a function as target, got {type(target).__name__}.")
+        self.target = target
+        self.num_samples = check_count(num_samples, "num_samples")
+        self.stick_the_landing = bool(stick_the_landing)
+
+    @eqx.filter_jit
+    def __call__(self, params: Any, static: Any, key: PRNGKeyArray) -> Float[Array, ""]:
+        dist = eqx.combine(params, static)
+        if self.stick_the_landing:
+            x = dist.sample(key, self.num_samples)
+            log_prob = eqx.combine(jax.lax.stop_gradient(params), static).log_prob(x)
+        else:
+            x, log_prob = dist.sample_and_log_prob(key, self.num_samples)
+        target = jax.vmap(self.target)(x)
+        if getattr(target, "shape", None) != (self.num_samples,):
+            got = f"shape {target.shape[1:]}" if isinstance(target, jax.Array) else type(target).__name__
+            raise ValueError(f"target expected to return a scalar for one event of shape {dist.shape}, got {got}.")
+        return (log_prob - target.astype(log_prob.dtype)).mean()
+
+
+def _others(key: PRNGKeyArray | None, rows: int, count: int) -> Array:
+    """For each of `rows` rows, `count` different other rows: those of its highest random scores."""
+    if key is None:
+        raise ValueError("ContrastiveLoss expected a key, got None.")
+    scores = jr.uniform(key, (rows, rows))
+    return jax.lax.top_k(jnp.where(jnp.eye(rows, dtype=bool), -1, scores), count)[1]
+
+
+def _check_events(dist: Any, arrays: tuple[Array, ...]) -> None:
+    """Raise unless `arrays` are (x,) or (x, condition) with the event and condition shapes of `dist`."""
+    if not isinstance(dist, AbstractDistribution):
+        raise TypeError(f"expected a distribution to fit, got {type(dist).__name__}. Pass a loss_fn of your own.")
+    label = type(dist).__name__
+    wanted = [dist.shape] if dist.cond_shape is None else [dist.shape, dist.cond_shape]
+    if len(arrays) > 2:
+        raise ValueError(f"{label} expected data as x or (x, condition), got {len(arrays)} arrays.")
+    if len(arrays) > len(wanted):
+        raise ValueError(f"{label} is unconditional, but got a condition. Leave it out, or build it with cond_dim.")
+    if len(arrays) < len(wanted):
+        raise ValueError(
+            f"{label} expected data (x, condition) with conditions of shape {dist.cond_shape}, got x alone."
+        )
+    for name, shape, array in zip(("x", "condition"), wanted, arrays, strict=False):
+        if array.shape[1:] != shape:
+            expected = f"({', '.join(['rows', *map(str, shape)])}{'' if shape else ','})"
+            raise ValueError(f"{label} expected {name} of shape {expected}, got {array.shape}.")

@@ -1,0 +1,84 @@
+"""What the host does between dispatches: the bar, how much to ask for next, and the warning at a bad end."""
+
+import time
+import warnings
+from typing import Any
+
+import jax
+from tqdm import tqdm
+
+from flowlib.errors import NonFiniteWarning
+from flowlib.train._state import Status
+
+# Seconds that a dispatch should take: long beside the cost of one (a few tenths of a millisecond),
+# short beside a user's patience with a bar or with Ctrl-C.
+_SHORT, _LONG = 0.1, 0.4
+
+
+class Pace:
+    """How many epochs (or steps) to ask for in the next dispatch."""
+
+    def __init__(self, limit: int):
+        self.limit = limit
+        self.size = 1
+        self._start = time.perf_counter()
+
+    def next(self, remaining: int) -> int:
+        """The size of the next dispatch, of at most `remaining`."""
+        self._start = time.perf_counter()
+        return min(self.size, remaining)
+
+    def done(self) -> None:
+        """Call when the dispatch has ended."""
+        elapsed = time.perf_counter() - self._start
+        if elapsed < _SHORT:
+            self.size = min(2 * self.size, self.limit)
+        elif elapsed > _LONG:
+            self.size = max(self.size // 2, 1)
+
+
+class Progress:
+    """A tqdm bar, or nothing; a context, so that an exception closes the bar."""
+
+    def __init__(self, total: int, unit: str, show: bool):
+        self._bar = tqdm(total=total, unit=unit, disable=not show)
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def show(self, done: int, **values: Any) -> None:
+        """Show that `done` of the total are done, and the values."""
+        self._bar.set_postfix({name: _short(value) for name, value in values.items()}, refresh=False)
+        self._bar.update(done - self._bar.n)
+
+
+def was_lost(state: Any) -> bool:
+    """Whether an interrupted dispatch had already taken the buffers of the state."""
+    return any(leaf.is_deleted() for leaf in jax.tree.leaves(state))
+
+
+def warn_of_failure(status: Status, where: str, value: float, kept: str) -> None:
+    """The one NonFiniteWarning of a fit that stopped on a number that is not finite."""
+    what = {
+        Status.BAD_LOSS: f"the loss became {value}",
+        Status.BAD_UPDATE: "the loss was finite, but its update made parameters non-finite,",
+        Status.BAD_VALIDATION: f"the validation loss became {value}",
+    }[status]
+    _warn(f"The fit stopped because {what} {where}; {kept}.", NonFiniteWarning)
+
+
+def warn_of_interrupt(done: str) -> None:
+    """The warning at Ctrl-C."""
+    _warn(f"The fit was interrupted after {done}; what it reached is returned.", UserWarning)
+
+
+def _warn(message, category):
+    # The line to blame is the one that called the public function, two calls above the warning's own helper.
+    warnings.warn(message, category, stacklevel=5)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
