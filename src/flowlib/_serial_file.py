@@ -111,7 +111,7 @@ def read(path: Path) -> tuple[Any, list[str], list[np.ndarray]]:
         except RecursionError as error:
             raise FileFormatError("it is nested too deeply") from error
         except _DAMAGE as error:
-            raise FileFormatError(f"it is damaged ({error})") from error
+            raise FileFormatError(f"it is damaged ({str(error) or type(error).__name__})") from error
 
 
 def _read_archive(archive: zipfile.ZipFile, file_size: int) -> tuple[Any, list[str], list[np.ndarray]]:

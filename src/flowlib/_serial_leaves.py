@@ -48,17 +48,20 @@ class FileSink(AbstractSink):
         if name is None:
             raise TypeError(f"{path}: {_kind_of_function(value)} cannot be saved; {_ADVICE}.")
         if value.__module__.startswith("flowlib."):
-            raise TypeError(f"{path}: {value.__module__}.{name} has no name in saved files.")
+            raise TypeError(f"{path}: {value.__module__}.{name} has no name of its own in saved files.")
         name = f"user.{name}"
         if self.owned.setdefault(name, value) is not value:
             raise TypeError(f"{path}: two different classes or functions of the name {name} cannot be saved.")
         return name
 
     def other(self, value, path):
-        if isinstance(value, types.MethodType):
+        # Of Python's or of Equinox's kind.
+        if hasattr(value, "__self__"):
             raise TypeError(f"{path}: a bound method cannot be saved; {_ADVICE}.")
         if type(value) is object:
             raise TypeError(f"{path}: a bare object() cannot be saved; build it with equinox.nn.make_with_state.")
+        if type(value) is dict:
+            raise TypeError(f"{path}: a dict with keys other than strings cannot be saved.")
         raise TypeError(f"{path}: a value of type {type(value).__qualname__} cannot be saved.")
 
     def _add(self, value, array, path):

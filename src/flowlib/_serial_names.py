@@ -39,15 +39,9 @@ _JAX_FUNCTIONS = {
 
 
 def class_name(cls: type) -> str | None:
-    """The name under which a file refers to `cls`, or None for a class of the user's own.
-
-    Raises:
-        TypeError: for a class of these libraries that `find_class` would not find again.
-    """
+    """The name under which a file refers to `cls`, or None for a class that has none here."""
     name = _name_in_library(cls)
-    if name is not None and find_class(name) is not cls:
-        raise TypeError(f"{cls.__module__}.{cls.__qualname__} has no name of its own in saved files")
-    return name
+    return name if name is not None and find_class(name) is cls else None
 
 
 def find_class(name: str) -> type | None:

@@ -76,7 +76,7 @@ def encode(value: Any, path: str, sink: AbstractSink) -> Any:
         return _encode_items(value, path, sink)
     if type(value) is tuple:
         return {"tuple": _encode_items(value, path, sink)}
-    if type(value) is dict:
+    if type(value) is dict and all(type(key) is str for key in value):
         return {"dict": _encode_dict(value, path, sink)}
     if value is ...:
         return {"ellipsis": None}
@@ -98,10 +98,11 @@ def encode(value: Any, path: str, sink: AbstractSink) -> Any:
         if value is scalar_type:
             return {"type": name}
     if isinstance(value, eqx.Module) or type(value) in bare_classes():
-        return _encode_module(value, path, sink)
+        # Equinox's transformed functions carry more than their fields.
+        whole = vars(value).keys() <= _fields(type(value)).keys()
+        return {"module": _encode_module(value, path, sink)} if whole else sink.other(value, path)
     if callable(value) and not isinstance(value, type | types.MethodType):
-        name = function_name(value)
-        return {"function": sink.own(value, path) if name is None else name}
+        return {"function": function_name(value) or sink.own(value, path)}
     return sink.other(value, path)
 
 
@@ -155,10 +156,7 @@ def _encode_items(items: Any, path: str, sink: AbstractSink) -> list[Any]:
     return [encode(item, f"{path}[{i}]", sink) for i, item in enumerate(items)]
 
 
-def _encode_dict(items: dict[Any, Any], path: str, sink: AbstractSink) -> dict[str, Any]:
-    for key in items:
-        if type(key) is not str:
-            raise TypeError(f"{path}: a dict with the key {key!r} cannot be saved; use strings as keys.")
+def _encode_dict(items: dict[str, Any], path: str, sink: AbstractSink) -> dict[str, Any]:
     return {key: encode(item, f"{path}[{key!r}]", sink) for key, item in items.items()}
 
 
@@ -167,18 +165,10 @@ def _encode_partial(value: Any, path: str, sink: AbstractSink) -> list[Any]:
     return [encode(value.func, f"{path}.func", sink), args, _encode_dict(value.keywords, f"{path}.keywords", sink)]
 
 
-def _encode_module(value: Any, path: str, sink: AbstractSink) -> Any:
+def _encode_module(value: Any, path: str, sink: AbstractSink) -> list[Any]:
     cls = type(value)
-    try:
-        name = class_name(cls)
-    except TypeError as error:
-        raise TypeError(f"{path}: {error}.") from None
-    fields = vars(value)
-    unknown = set(fields) - _fields(cls).keys()
-    if unknown:
-        raise TypeError(f"{path}: a {cls.__name__} with {sorted(unknown)} beside its fields cannot be saved.")
-    name = sink.own(cls, path) if name is None else name
-    return {"module": [name, {key: encode(item, f"{path}.{key}", sink) for key, item in fields.items()}]}
+    fields = {key: encode(item, f"{path}.{key}", sink) for key, item in vars(value).items()}
+    return [class_name(cls) or sink.own(cls, path), fields]
 
 
 def _rebuild(cls: type, values: dict[str, Any]) -> Any:

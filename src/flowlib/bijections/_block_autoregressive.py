@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from flowlib._arrays import check_count, check_key
 from flowlib._module import Module
 from flowlib.bijections._bijection import AbstractBijection, check_is_bijection, forward
-from flowlib.bijections._numerical_inverse import FunctionBijection, solve_bijection
+from flowlib.bijections._numerical_inverse import FunctionBijection, solve_bijection, solve_one
 from flowlib.bijections._tanh import LeakyTanh
 from flowlib.masks import block_tril_mask
 
@@ -125,4 +125,7 @@ class BlockAutoregressiveNetwork(AbstractBijection):
         return h[:, 0], log_slope.sum()
 
     def _inverse_and_log_det(self, y: Array, condition: Array | None = None):
+        return solve_one(self, y, condition, "triangular")
+
+    def _inverse_and_log_det_batch(self, y: Array, condition: Array | None = None):
         return solve_bijection(self, y, condition, "triangular")

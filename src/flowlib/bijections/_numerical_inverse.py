@@ -1,6 +1,7 @@
 """Bijections whose inverse is found numerically, among them any Python function."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -10,7 +11,7 @@ from jaxtyping import Array
 
 from flowlib._arrays import as_shape
 from flowlib._module import peel
-from flowlib.bijections._bijection import AbstractBijection, LogDet, check_is_bijection, forward
+from flowlib.bijections._bijection import AbstractBijection, LogDet, check_is_bijection, forward, forward_batch
 from flowlib.bijections._solve import Structure, solve
 from flowlib.support import Real, Support
 
@@ -80,7 +81,17 @@ class NumericalInverse(AbstractBijection):
         return forward(self.bijection, x, condition)
 
     def _inverse_and_log_det(self, y: Array, condition: Array | None = None):
-        guess = None if self.inverter is None else self.inverter(self.bijection, y, condition).reshape(-1)
+        x, log_det = self._inverse_and_log_det_batch(y[None], condition)
+        return x[0], LogDet(log_det.value[0], log_det.valid[0])
+
+    def _transform_and_log_det_batch(self, x: Array, condition: Array | None = None):
+        return forward_batch(self.bijection, x, condition)
+
+    def _inverse_and_log_det_batch(self, y: Array, condition: Array | None = None):
+        guess = None
+        if self.inverter is not None:
+            axis = None if condition is None or condition.ndim == len(self.cond_shape) else 0
+            guess = jax.vmap(partial(self.inverter, self.bijection), (0, axis))(y, condition)
         return solve_bijection(
             self.bijection, y, condition, self.structure, tolerance=self.tolerance, guess=guess, throw=self.throw
         )
@@ -152,9 +163,14 @@ class FunctionBijection(AbstractBijection):
 
     def _inverse_and_log_det(self, y: Array, condition: Array | None = None):
         if self.inverse_fn is None:
-            return solve_bijection(self, y, condition, self.structure)
+            return solve_one(self, y, condition, self.structure)
         x = self._call(self.inverse_fn, y, condition)
         return x, self._log_det(self.inverse_fn, y, condition)
+
+    def _inverse_and_log_det_batch(self, y: Array, condition: Array | None = None):
+        if self.inverse_fn is None:
+            return solve_bijection(self, y, condition, self.structure)
+        return super()._inverse_and_log_det_batch(y, condition)
 
     def _call(self, fn, x, condition):
         return jnp.asarray(fn(x) if self.cond_shape is None else fn(x, condition), x.dtype)
@@ -179,17 +195,36 @@ def solve_bijection(
     guess: Array | None = None,
     throw: bool = False,
 ) -> tuple[Array, LogDet]:
-    """x = f^-1(y) by the solver, NaN where it fails, and log |det dx/dy| from one more pass at x."""
+    """x = f^-1(y) of a batch by the solver, NaN where it fails, and log |det dx/dy| from one more pass at x.
+
+    `condition` is None, shared or one for each row.
+    """
+    n, shape = len(y), peel(bijection).shape
+    shared = condition is None or condition.ndim == len(peel(bijection).cond_shape)
+    args, rows = ((bijection, condition), None) if shared else ((bijection, None), condition)
     x, found = solve(
-        _flat_transform, y.reshape(-1), (bijection, condition), structure=structure, tolerance=tolerance, guess=guess
+        _flat_transform,
+        y.reshape(n, -1),
+        args,
+        rows,
+        structure=structure,
+        tolerance=tolerance,
+        guesses=None if guess is None else guess.reshape(n, -1),
     )
-    x = jnp.where(found, x, jnp.nan).reshape(y.shape)
+    x = jnp.where(found[:, None], x, jnp.nan).reshape(n, *shape)
     if throw:
         x = eqx.error_if(x, ~found, f"The numerical inverse of {type(peel(bijection)).__name__} did not converge.")
-    _, log_det = forward(bijection, x, condition)
+    _, log_det = forward_batch(bijection, x, condition)
     return x, LogDet(-log_det.value, log_det.valid)
 
 
+def solve_one(bijection: AbstractBijection, y: Array, condition: Array | None, structure: Structure, **options: Any):
+    """`solve_bijection` for one event."""
+    x, log_det = solve_bijection(bijection, y[None], condition, structure, **options)
+    return x[0], LogDet(log_det.value[0], log_det.valid[0])
+
+
 def _flat_transform(x: Array, args: Any) -> Array:
-    bijection, condition = args
+    (bijection, condition), row = args
+    condition = row if condition is None else condition
     return forward(bijection, x.reshape(peel(bijection).shape), condition)[0].reshape(-1)

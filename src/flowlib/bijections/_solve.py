@@ -25,39 +25,64 @@ def solve_scalar(fn: Function, target: Float[Array, ""], args: PyTree) -> Float[
 
     The gradient is implicit, in `target` and `args`.
     """
-    x, found = solve(partial(_as_vector, fn), target[None], args, structure="triangular")
-    return jnp.where(found, x[0], jnp.nan)
+    x, found = solve(partial(_as_vector, fn), target[None, None], args, None, structure="triangular")
+    return jnp.where(found[0], x[0, 0], jnp.nan)
 
 
 def solve(
     fn: Function,
-    target: Float[Array, " dim"],
+    targets: Float[Array, "rows dim"],
     args: PyTree,
+    row_args: PyTree,
     *,
     structure: Structure,
     tolerance: float | None = None,
-    guess: Float[Array, " dim"] | None = None,
+    guesses: Float[Array, "rows dim"] | None = None,
     max_steps: int = 64,
-) -> tuple[Float[Array, " dim"], Bool[Array, ""]]:
-    """The vector x with fn(x, args) = target, and whether its error is within the tolerance.
+) -> tuple[Float[Array, "rows dim"], Bool[Array, " rows"]]:
+    """For each row the vector x with fn(x, (args, row_args)) = target, and whether its error is within the tolerance.
 
-    Newton's method first. Where that fails, a triangular function (output i depends on inputs 0
-    to i, monotonically on input i) is solved coordinate by coordinate by bisection, and any
-    other by Levenberg-Marquardt. The error |dx_i| is bounded by tolerance (1 + |x_i|) in every
-    coordinate, or by what the rounding of fn allows. The gradient is implicit, in `target` and
-    `args`, through a triangular solve where the Jacobian is triangular.
+    Newton's method first. If that fails for any row, a triangular function (output i depends on
+    inputs 0 to i, monotonically on input i) is solved coordinate by coordinate by bisection, and
+    any other by Levenberg-Marquardt. The error |dx_i| is bounded by tolerance (1 + |x_i|) in
+    every coordinate, or by what the rounding of fn allows. The gradient is implicit, in the
+    targets and all arguments, through a triangular solve where the Jacobian is triangular.
+
+    Args:
+        fn: a function of one row, `fn(x, (args, row_args))`.
+        targets: the values to reach.
+        args: what all rows share.
+        row_args: what each row has of its own, on a leading axis.
+        structure: of the Jacobian of fn.
+        tolerance: the bound above. Defaults to `default_tolerance`.
+        guesses: where to start. Defaults to the targets.
+        max_steps: of Newton's method.
     """
-    tolerance = default_tolerance(target.dtype) if tolerance is None else tolerance
-    start = target if guess is None else guess
-    search = partial(_search, structure=structure, tolerance=tolerance, max_steps=max_steps)
-    tangent_solve = partial(_tangent_solve, structure=structure)
-    return jax.lax.custom_root(partial(_residual, fn, target, args), start, search, tangent_solve, has_aux=True)
+    tolerance = default_tolerance(targets.dtype) if tolerance is None else tolerance
+    guesses = targets if guesses is None else guesses
+
+    def on_rows(method, start):
+        def one(start, target, row):
+            return method(partial(_residual, fn, target, (args, row)), start)
+
+        return jax.vmap(one)(start, targets, row_args)
+
+    newton = partial(_newton, structure=structure, tolerance=tolerance, max_steps=max_steps)
+    rescue = partial(_bisect_each if structure == "triangular" else _least_squares, tolerance=tolerance)
+    first, found = on_rows(newton, guesses)
+    # One branch for all rows: under vmap every row would pay for both.
+    rescued = jax.lax.cond(found.all(), lambda: first, lambda: on_rows(rescue, guesses))
+    start = jax.lax.stop_gradient(jnp.where(found[:, None], first, rescued))
+    return on_rows(partial(_implicit_root, structure=structure, tolerance=tolerance), start)
 
 
-def _search(residual, start, *, structure, tolerance, max_steps):
-    first, found = _newton(residual, start, structure, tolerance, max_steps)
-    rescue = _bisect_each if structure == "triangular" else _least_squares
-    x = jax.lax.cond(found, lambda: first, lambda: rescue(residual, start, tolerance))
+def _implicit_root(residual, start, *, structure, tolerance):
+    """`start`, which is nearly a root, improved and differentiable in all that `residual` closes over."""
+    polish = partial(_polish, structure=structure, tolerance=tolerance)
+    return jax.lax.custom_root(residual, start, polish, partial(_tangent_solve, structure=structure), has_aux=True)
+
+
+def _polish(residual, x, *, structure, tolerance):
     # One more Newton step, whose length is the error of the point before it.
     jacobian, left = jax.jacfwd(residual)(x), residual(x)
     step = _linear_solve(jacobian, left, structure)
@@ -86,10 +111,10 @@ def _ignoring_args(fn, x, args):
 
 
 def _as_vector(fn, x, args):
-    return fn(x[0], args)[None]
+    return fn(x[0], args[0])[None]
 
 
-def _newton(residual, start, structure, tolerance, max_steps):
+def _newton(residual, start, *, structure, tolerance, max_steps):
     import lineax
     import optimistix
 
@@ -102,7 +127,7 @@ def _newton(residual, start, structure, tolerance, max_steps):
     return solution.value, solution.result == optimistix.RESULTS.successful
 
 
-def _least_squares(residual, start, tolerance):
+def _least_squares(residual, start, *, tolerance):
     import optimistix
 
     solver = optimistix.LevenbergMarquardt(rtol=tolerance / 10, atol=tolerance / 10, norm=optimistix.max_norm)
@@ -110,7 +135,7 @@ def _least_squares(residual, start, tolerance):
     return optimistix.root_find(residual, solver, start, max_steps=256, throw=False).value
 
 
-def _bisect_each(residual, start, tolerance):
+def _bisect_each(residual, start, *, tolerance):
     def one(x, i):
         return x.at[i].set(_bisect(lambda t: residual(x.at[i].set(t))[i], x[i], tolerance)), None
 

@@ -29,13 +29,7 @@ class _StandardStudentT(AbstractStandard):
 
     def _log_prob(self, x: Array, condition: Array | None) -> Array:
         log_kernel = -0.5 * (self.df + 1) * log1p_square(x / jnp.sqrt(self.df))
-        return (log_kernel + self._log_peak()).sum()
-
-    def _log_peak(self):
-        # The quotient of Gamma functions by Stirling's formula: its leading terms cancel on paper.
-        half = 0.5 * self.df
-        remainders = stirling_remainder(half + 0.5) - stirling_remainder(half)
-        return half * jnp.log1p(0.5 / half) - 0.5 + remainders - HALF_LOG_2PI
+        return (log_kernel + _log_peak(self.df)).sum()
 
     def _draw(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> Array:
         # The chi-square in logarithms: for small df it underflows, while the draw itself does not overflow.
@@ -55,7 +49,7 @@ class _StandardStudentT(AbstractStandard):
     def _entropy(self):
         half = 0.5 * self.df
         digammas = jnp.log1p(1 / self.df) + digamma_excess(half + 0.5) - digamma_excess(half)
-        return ((half + 0.5) * digammas - self._log_peak()).sum()
+        return ((half + 0.5) * digammas - _log_peak(self.df)).sum()
 
     def _cdf(self, x: Array) -> Array:
         large = self.df > _LARGE_DF
@@ -100,15 +94,29 @@ class StudentT(AbstractLocScaleDistribution):
 _LARGE_DF = 50.0
 
 
+def _log_peak(df: Array) -> Array:
+    """The log density at 0: a quotient of Gamma functions by Stirling's formula, whose leading terms cancel."""
+    half = 0.5 * df
+    remainders = stirling_remainder(half + 0.5) - stirling_remainder(half)
+    return half * jnp.log1p(0.5 / half) - 0.5 + remainders - HALF_LOG_2PI
+
+
 def _cdf_by_incomplete_beta(x: Array, df: Array) -> Array:
-    # P(|T| < |x|) near the centre and P(|T| > |x|) in the tails: each argument keeps its digits there.
-    ratio = jnp.abs(x) / jnp.sqrt(df)
-    central = ratio < 1
-    inner, outer = jnp.where(central, ratio, 1) ** 2, jnp.where(central, 1, 1 / jnp.where(central, 1, ratio)) ** 2
+    # P(|T| < |x|) near the centre and P(T > |x|) in the tails: each argument keeps its digits there. At the
+    # centre itself, and where a square would not be representable, by the leading terms of their series.
+    ratio = x / jnp.sqrt(df)
+    size = jnp.abs(ratio)
+    at_centre, far = size < 1e-4, size > 1e9
+    moderate = jnp.where(at_centre | far, 1, size)
+    central = moderate < 1
+    inner, outer = jnp.where(central, moderate, 1) ** 2, jnp.where(central, 1, 1 / moderate) ** 2
     half = jnp.full_like(df, 0.5)
     within = 0.5 * betainc(half, 0.5 * df, inner / (1 + inner))
     beyond = 0.5 * betainc(0.5 * df, half, outer / (1 + outer))
-    cdf = jnp.where(x < 0, jnp.where(central, 0.5 - within, beyond), jnp.where(central, 0.5 + within, 1 - beyond))
+    power = jnp.exp(_log_peak(df) - df * jnp.log(jnp.where(far, size, 1))) / jnp.sqrt(df)
+    tail = jnp.where(central, 0.5 - within, jnp.where(far, power, beyond))
+    cubic = 0.5 + jnp.exp(_log_peak(df)) * x * (1 - (df + 1) / 6 * jnp.where(at_centre, ratio, 0) ** 2)
+    cdf = jnp.where(at_centre, cubic, jnp.where(x < 0, tail, 1 - tail))
     # Comparisons have lost the NaN.
     return jnp.where(jnp.isnan(x), jnp.nan, cdf)
 

@@ -1,0 +1,207 @@
+"""The registry: every bijection and every distribution, at least twice, for `test_contract.py`.
+
+A case is a function that builds the object from a key and an event size. The name before the first
+underscore is that of the class or constructor. A new bijection needs two entries here.
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from parts import normal, positive, rotation, shift
+from registry import Case, entry
+
+import flowlib.bijections as bij
+
+def affine(key, *shape):
+    loc, scale = jr.split(key)
+    return bij.Affine(normal(loc, *shape), positive(scale, *shape))
+
+
+def triangular(key, d, lower=True):
+    loc, arr, diagonal = jr.split(key, 3)
+    matrix = jnp.where(jnp.eye(d, dtype=bool), positive(diagonal, d), normal(arr, d, d))
+    return bij.TriangularAffine(normal(loc, d), matrix, lower=lower)
+
+
+def spline(key, edges="identity", interval=2.0):
+    noise = bij.RationalQuadraticSpline(knots=5, interval=interval, edges=edges)
+    return jax.tree.map(lambda leaf: leaf + jr.normal(key, leaf.shape), noise)
+
+
+def splines(key, d, **options):
+    """A spline of its own for each coordinate."""
+    make = eqx.filter_vmap(functools.partial(spline, **options))
+    return bij.Vmap(make(jr.split(key, d)), in_axes=eqx.if_array(0))
+
+
+def knots_of(spline) -> Sequence[float]:
+    """The knots on both sides, the ends of the interval included; of every spline of a `Vmap`."""
+    if isinstance(spline, bij.Vmap):
+        return [knot for i in range(spline.axis_size) for knot in knots_of(jax.tree.map(lambda a, i=i: a[i], spline.bijection))]
+    edges = [float(knot) for knot in spline.interval]
+    return edges + [float(knot) for knot in (*spline._knots(spline.widths), *spline._knots(spline.heights))]
+
+
+def mixed(key, d):
+    """Layers of unlike kinds that mix all coordinates."""
+    keys = jr.split(key, 3)
+    return bij.Chain([rotation(keys[0], d), affine(keys[1], d), bij.LeakyTanh(2.0, (d,)), triangular(keys[2], d)])
+
+
+def first_half(d):
+    return slice(0, (d + 1) // 2)
+
+
+def stacked(make, key, n=3):
+    return eqx.filter_vmap(make)(jr.split(key, n))
+
+
+OVERFLOW = "exp overflows"
+POLE = "a power of 0 or its slope is infinite"
+LEAKY = (-1.5, 1.5, math.tanh(1.5), -math.tanh(1.5))
+
+BIJECTIONS: list[Case] = [
+    # Elementwise.
+    *entry("Identity", lambda key, d: bij.Identity((d,)), default=5),
+    *entry("Identity_matrix", lambda key, d: bij.Identity((d // 3, 3)), default=6, sizes=(6,)),
+    *entry("Exp", lambda key, d: bij.Exp((d,)), default=2, infinite=OVERFLOW),
+    *entry("Exp_scalar", lambda key, d: bij.Exp(), default=1, sizes=(1,), infinite=OVERFLOW),
+    *entry("Sigmoid", lambda key, d: bij.Sigmoid((d,)), default=1),
+    *entry("Sigmoid_matrix", lambda key, d: bij.Sigmoid((d // 3, 3)), default=6, sizes=(6,)),
+    *entry("SoftPlus", lambda key, d: bij.SoftPlus((d,)), default=5),
+    *entry("SoftPlus_scalar", lambda key, d: bij.SoftPlus(), default=1, sizes=(1,)),
+    *entry("Tanh", lambda key, d: bij.Tanh((d,)), default=2),
+    *entry("Tanh_scalar", lambda key, d: bij.Tanh(), default=1, sizes=(1,)),
+    *entry("LeakyTanh", lambda key, d: bij.LeakyTanh(1.5, (d,)), default=5, special=lambda b: LEAKY),
+    *entry("LeakyTanh_far", lambda key, d: bij.LeakyTanh(8.0, (d,)), default=1, special=lambda b: (8.0, -8.0)),
+    *entry("Power", lambda key, d: bij.Power(3.0, (d,)), default=2, infinite=POLE),
+    *entry("Power_root", lambda key, d: bij.Power(0.5, (d,)), default=5, infinite=POLE),
+    *entry("Power_negative", lambda key, d: bij.Power(-1.5, (d // 3, 3)), default=6, sizes=(6,), infinite=POLE),
+    *entry("Power_one", lambda key, d: bij.Power(1), default=1, sizes=(1,)),
+    # Affine and linear.
+    *entry("Affine", lambda key, d: affine(key, d), default=5),
+    *entry("Affine_matrix", lambda key, d: affine(key, d // 3, 3), default=6, sizes=(6,)),
+    *entry("Affine_scalar", lambda key, d: affine(key), default=1, sizes=(1,)),
+    *entry("Loc", lambda key, d: bij.Loc(normal(key, d)), default=2),
+    *entry("Loc_matrix", lambda key, d: bij.Loc(normal(key, d // 3, 3)), default=6, sizes=(6,)),
+    *entry("Scale", lambda key, d: bij.Scale(positive(key, d)), default=5),
+    *entry("Scale_matrix", lambda key, d: bij.Scale(positive(key, d // 3, 3)), default=6, sizes=(6,)),
+    *entry("TriangularAffine", lambda key, d: triangular(key, d), default=5),
+    *entry("TriangularAffine_upper", lambda key, d: triangular(key, d, lower=False), default=2),
+    *entry("Householder", lambda key, d: rotation(key, d), default=5),
+    *entry("Householder_second", lambda key, d: rotation(key, d), default=1),
+    *entry("DiscreteCosine", lambda key, d: bij.DiscreteCosine((d,)), default=5),
+    *entry("DiscreteCosine_axis", lambda key, d: bij.DiscreteCosine((d // 3, 3), axis=0), default=6, sizes=(6,)),
+    *entry("Permute", lambda key, d: bij.Permute(jr.permutation(key, d)), default=5),
+    *entry(
+        "Permute_matrix",
+        lambda key, d: bij.Permute(jr.permutation(key, d).reshape(d // 3, 3)),
+        default=6,
+        sizes=(6,),
+    ),
+    *entry("Flip", lambda key, d: bij.Flip((d,)), default=2),
+    *entry("Flip_matrix", lambda key, d: bij.Flip((d // 3, 3)), default=6, sizes=(6,)),
+    # Splines.
+    *entry("RationalQuadraticSpline", lambda key, d: spline(key), default=1, sizes=(1,), special=knots_of),
+    *entry(
+        "RationalQuadraticSpline_free",
+        lambda key, d: spline(key, edges="free", interval=(-1.0, 3.0)),
+        default=1,
+        sizes=(1,),
+        special=knots_of,
+    ),
+    *entry(
+        "RationalQuadraticSpline_circular",
+        lambda key, d: spline(key, edges="circular", interval=math.pi),
+        default=1,
+        sizes=(1,),
+        special=knots_of,
+    ),
+    # Composites.
+    *entry("Invert_Sigmoid", lambda key, d: bij.Invert(bij.Sigmoid((d,))), default=2),
+    *entry("Invert_Exp", lambda key, d: bij.Invert(bij.Exp((d,))), default=5, infinite=OVERFLOW),
+    *entry("Invert_conditional", lambda key, d: bij.Invert(shift(key, d)), default=2),
+    *entry("Chain", lambda key, d: mixed(key, d), default=5),
+    *entry(
+        "Chain_conditional",
+        lambda key, d: bij.Chain([affine(key, d), shift(key, d), rotation(key, d), shift(jr.fold_in(key, 1), d)]),
+        default=2,
+    ),
+    *entry(
+        "Chain_supports",
+        lambda key, d: bij.Chain([bij.Chain([bij.Invert(bij.Sigmoid((d,))), affine(key, d)]), bij.LeakyTanh(2.0, (d,))]),
+        default=1,
+    ),
+    *entry("Scan", lambda key, d: bij.Scan(stacked(lambda k: mixed(k, d), key, 2)), default=2, noise=0.2),
+    *entry("Scan_conditional", lambda key, d: bij.Scan(stacked(lambda k: shift(k, d), key)), default=5),
+    *entry(
+        "Concatenate",
+        lambda key, d: bij.Concatenate([affine(key, d), bij.Exp((2,)), bij.Sigmoid((1,))]),
+        default=2,
+        infinite=OVERFLOW,
+    ),
+    *entry(
+        "Concatenate_axis",
+        lambda key, d: bij.Concatenate([shift(key, 2, 1), bij.Reshape(mixed(key, 4), (2, 2))], axis=-1),
+        default=6,
+        sizes=(6,),
+    ),
+    *entry("Stack", lambda key, d: bij.Stack([affine(key, d), bij.Tanh((d,)), shift(key, d)]), default=1),
+    *entry(
+        "Stack_axis",
+        lambda key, d: bij.Stack([mixed(jr.fold_in(key, i), d) for i in range(3)], axis=-1),
+        default=2,
+    ),
+    *entry("Vmap", lambda key, d: splines(key, d), default=5, special=knots_of),
+    *entry(
+        "Vmap_conditional",
+        lambda key, d: bij.Vmap(stacked(lambda k: shift(k, 2), key, d), in_axes=eqx.if_array(0), in_axes_condition=1),
+        default=2,
+    ),
+    *entry("Vmap_shared", lambda key, d: bij.Vmap(triangular(key, 2), axis_size=d), default=5),
+    *entry("Indexed", lambda key, d: bij.Indexed(affine(key, (d + 1) // 2), first_half(d), (d,)), default=5),
+    *entry("Indexed_conditional", lambda key, d: bij.Indexed(shift(key), 0, (d,)), default=2),
+    *entry(
+        "Indexed_support",
+        lambda key, d: bij.Indexed(bij.SoftPlus((3,)), (slice(None), 1), (3, 2)),
+        default=6,
+        sizes=(6,),
+    ),
+    *entry("Reshape", lambda key, d: bij.Reshape(mixed(key, d), (d // 3, 3)), default=6, sizes=(6,)),
+    *entry("Reshape_plain", lambda key, d: bij.Reshape(shape=(2, 3), out_shape=(3, 2)), default=6, sizes=(6,)),
+    *entry(
+        "Reshape_conditional",
+        lambda key, d: bij.Reshape(shift(key, d, cond_dim=6), (d, 1), (3, 2), out_shape=(1, d)),
+        default=5,
+    ),
+    *entry("Sandwich", lambda key, d: bij.Sandwich(affine(key, d), mixed(jr.fold_in(key, 1), d)), default=2),
+    *entry(
+        "Sandwich_conditional",
+        lambda key, d: bij.Sandwich(shift(key, d), bij.Invert(bij.Sigmoid((d,)))),
+        default=1,
+    ),
+    *entry("AdditiveCondition", lambda key, d: shift(key, d), default=5),
+    *entry(
+        "AdditiveCondition_scalar",
+        lambda key, d: bij.AdditiveCondition(eqx.nn.Linear("scalar", "scalar", key=key), (), ()),
+        default=1,
+        sizes=(1,),
+    ),
+    *entry(
+        "EmbedCondition",
+        lambda key, d: bij.EmbedCondition(shift(key, d), eqx.nn.MLP(3, 2, 4, 1, key=key), (3,)),
+        default=5,
+    ),
+    *entry(
+        "EmbedCondition_labels",
+        lambda key, d: bij.EmbedCondition(shift(key, d), eqx.nn.Embedding(4, 2, key=key), ()),
+        default=2,
+        condition=lambda rng: rng.integers(4, dtype="int32"),
+    ),
+]
+

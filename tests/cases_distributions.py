@@ -1,0 +1,132 @@
+"""The distribution half of the registry: each family with a vector event at every size, and with another shape."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+
+import flowlib.bijections as bij
+import flowlib.distributions as dst
+from parts import normal, positive, rotation, shift
+from registry import Case, entry
+
+POLE = "the density or its slope has a pole at an end"
+OVERFLOW = "exp overflows"
+
+
+def located(family, key, *shape):
+    """A member of a family with a location and a scale."""
+    loc, scale = jr.split(key)
+    return family(normal(loc, *shape), positive(scale, *shape))
+
+
+def student_t(key, *shape):
+    df, rest = jr.split(key)
+    return located(partial(dst.StudentT, 3 * positive(df, *shape)), rest, *shape)
+
+
+def two_positive(family, key, *shape):
+    first, second = jr.split(key)
+    return family(1.5 * positive(first, *shape), 1.5 * positive(second, *shape))
+
+
+def uniform(key, *shape):
+    lower, width = jr.split(key)
+    minval = normal(lower, *shape)
+    return dst.Uniform(minval, minval + positive(width, *shape))
+
+
+def multivariate(key, d):
+    loc, factor = jr.split(key)
+    factor = normal(factor, d, d)
+    return dst.MultivariateNormal(normal(loc, d), factor @ factor.T + jnp.eye(d))
+
+
+def mixture(make, key, n=3):
+    parts, weights = jr.split(key)
+    return dst.VmapMixture(eqx.filter_vmap(make)(jr.split(parts, n)), positive(weights, n))
+
+
+def shifted(key, d):
+    """A conditional distribution."""
+    return dst.Transformed(dst.StandardNormal((d,)), shift(key, d))
+
+
+def locations(dist) -> Sequence[float]:
+    return np.asarray(dist.loc).ravel().tolist()
+
+
+def ends(dist) -> Sequence[float]:
+    return [*np.asarray(dist.minval).ravel().tolist(), *np.asarray(dist.maxval).ravel().tolist()]
+
+
+def located_cases(family, default, **facts) -> list[Case]:
+    """A family with a location and a scale: events that are vectors, a matrix and a scalar."""
+    name = family.__name__
+    facts = {"special": locations, **facts}
+    return [
+        *entry(name, lambda key, d: located(family, key, d), default=default, **facts),
+        *entry(f"{name}_matrix", lambda key, d: located(family, key, d // 3, 3), default=6, sizes=(6,), **facts),
+        *entry(f"{name}_scalar", lambda key, d: located(family, key), default=1, sizes=(1,), **facts),
+    ]
+
+
+DISTRIBUTIONS: list[Case] = [
+    *entry("StandardNormal", lambda key, d: dst.StandardNormal((d,)), default=2),
+    *entry("StandardNormal_matrix", lambda key, d: dst.StandardNormal((d // 3, 3)), default=6, sizes=(6,)),
+    *located_cases(dst.Normal, default=5),
+    *located_cases(dst.LogNormal, default=2),
+    *located_cases(dst.Gumbel, default=1, infinite=OVERFLOW),
+    *located_cases(dst.Cauchy, default=5),
+    *located_cases(dst.Laplace, default=2),
+    *located_cases(dst.Logistic, default=1),
+    *entry("StudentT", lambda key, d: student_t(key, d), default=5, special=locations),
+    *entry("StudentT_matrix", lambda key, d: student_t(key, d // 3, 3), default=6, sizes=(6,), special=locations),
+    *entry("MultivariateNormal", lambda key, d: multivariate(key, d), default=5),
+    *entry(
+        "MultivariateNormal_shared",
+        lambda key, d: dst.MultivariateNormal(normal(key), 2 * jnp.eye(d)),
+        default=2,
+    ),
+    *entry("Uniform", lambda key, d: uniform(key, d), default=2, special=ends),
+    *entry("Uniform_matrix", lambda key, d: uniform(key, d // 3, 3), default=6, sizes=(6,), special=ends),
+    *entry("Exponential", lambda key, d: dst.Exponential(positive(key, d)), default=5),
+    *entry("Exponential_matrix", lambda key, d: dst.Exponential(positive(key, d // 3, 3)), default=6, sizes=(6,)),
+    *entry("Gamma", lambda key, d: two_positive(dst.Gamma, key, d), default=2, infinite=POLE),
+    *entry(
+        "Gamma_matrix", lambda key, d: two_positive(dst.Gamma, key, d // 3, 3), default=6, sizes=(6,), infinite=POLE
+    ),
+    *entry("Beta", lambda key, d: two_positive(dst.Beta, key, d), default=5, infinite=POLE),
+    *entry("Beta_matrix", lambda key, d: two_positive(dst.Beta, key, d // 3, 3), default=6, sizes=(6,), infinite=POLE),
+    *entry("VmapMixture", lambda key, d: mixture(lambda k: located(dst.Normal, k, d), key), default=5),
+    *entry("VmapMixture_full", lambda key, d: mixture(lambda k: multivariate(k, d), key, n=2), default=2),
+    *entry("VmapMixture_uniform", lambda key, d: mixture(lambda k: uniform(k, d), key), default=1),
+    *entry(
+        "VmapMixture_positive",
+        lambda key, d: mixture(lambda k: dst.Exponential(positive(k, d // 3, 3)), key),
+        default=6,
+        sizes=(6,),
+    ),
+    *entry("VmapMixture_conditional", lambda key, d: mixture(lambda k: shifted(k, d), key), default=2),
+    *entry(
+        "Transformed",
+        lambda key, d: dst.Transformed(located(dst.Logistic, key, d), rotation(jr.fold_in(key, 1), d)),
+        default=5,
+    ),
+    *entry(
+        "Transformed_support",
+        lambda key, d: dst.Transformed(two_positive(dst.Beta, key, d), bij.Invert(bij.Sigmoid((d,)))),
+        default=2,
+    ),
+    *entry("Transformed_conditional", lambda key, d: shifted(key, d), default=1),
+    *entry(
+        "Transformed_conditional_base",
+        lambda key, d: dst.Transformed(shifted(key, d), bij.Reshape(bij.Exp((d,)), out_shape=(3, d // 3))),
+        default=6,
+        sizes=(6,),
+        infinite=OVERFLOW,
+    ),
+]

@@ -1,0 +1,90 @@
+"""The test run: annotations checked at run time, strict dtype promotion, one precision a run.
+
+`JAX_ENABLE_X64=1` makes it the float64 run. `FLOWLIB_TEST_SIZES=all` runs every case at every event
+size instead of one.
+"""
+
+from jaxtyping import install_import_hook
+
+# Before anything imports flowlib: the hook rewrites modules as they are loaded.
+install_import_hook("flowlib", "typechecker.check")
+
+from collections.abc import Iterator  # noqa: E402
+from contextlib import contextmanager  # noqa: E402
+from dataclasses import dataclass  # noqa: E402
+from zlib import crc32  # noqa: E402
+
+import jax  # noqa: E402
+import jax.random as jr  # noqa: E402
+import pytest  # noqa: E402
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+_COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
+_TRACE_EVENT = "/jax/core/compile/jaxpr_trace_duration"
+
+
+@dataclass
+class CompileCounter:
+    """How many programs were traced and compiled since the counter was reset."""
+
+    compiled: int = 0
+    traced: int = 0
+
+    @contextmanager
+    def expect_none(self) -> Iterator[None]:
+        """Fail if the block traces or compiles anything."""
+        before = (self.traced, self.compiled)
+        yield
+        traced, compiled = self.traced - before[0], self.compiled - before[1]
+        assert (traced, compiled) == (0, 0), f"traced {traced} and compiled {compiled} programs where none were due"
+
+
+_counter = CompileCounter()
+
+
+def _count(event: str, duration: float, **_) -> None:
+    if event == _COMPILE_EVENT:
+        _counter.compiled += 1
+    elif event == _TRACE_EVENT:
+        _counter.traced += 1
+
+
+jax.monitoring.register_event_duration_secs_listener(_count)
+
+
+@pytest.fixture
+def compiles() -> CompileCounter:
+    """Counts compilations: `with compiles.expect_none(): ...`, or read `compiles.compiled` before and after."""
+    return _counter
+
+
+@pytest.fixture
+def key(request: pytest.FixtureRequest) -> jax.Array:
+    """A PRNG key of the test's own, the same in every run."""
+    return jr.key(crc32(request.node.nodeid.partition("@")[0].encode()))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not config.pluginmanager.hasplugin("xdist"):
+        config.addinivalue_line("markers", "xdist_group(name): tests that share compiled functions.")
+
+
+def pytest_report_header() -> str:
+    precision = "float64" if jax.config.jax_enable_x64 else "float32"  # pyright: ignore[reportAttributeAccessIssue]
+    return f"flowlib: {precision}, jax {jax.__version__}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of one case together and on one worker: they share compiled functions (see `cases.py`)."""
+    groups: dict[str, int] = {}
+    order: dict[pytest.Item, tuple[int, int]] = {}
+    for index, item in enumerate(items):
+        callspec = getattr(item, "callspec", None)
+        case = callspec.params.get("case") if callspec is not None else None
+        if case is None:
+            order[item] = (index, index)
+            continue
+        item.add_marker(pytest.mark.xdist_group(case.id))
+        order[item] = (groups.setdefault(case.id, index), index)
+    items.sort(key=order.__getitem__)

@@ -1,0 +1,57 @@
+"""How a case of the contract harness is written down; `cases.py` and `cases_distributions.py` fill the registry."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import jax
+
+SIZES = (1, 2, 5)
+ALL_SIZES = os.environ.get("FLOWLIB_TEST_SIZES", "") == "all"
+
+
+def no_special_numbers(instance) -> Sequence[float]:
+    return ()
+
+
+@dataclass(frozen=True)
+class Case:
+    """One object under the contract.
+
+    Attributes:
+        name: the class or constructor, and after an underscore what is particular.
+        build: makes the object from a key and the size; it works under `jit`, `vmap` and `eval_shape`.
+        size: the number of coordinates of one event.
+        selected: whether the case runs without `FLOWLIB_TEST_SIZES=all`.
+        condition: draws one condition from a NumPy generator, where normal numbers will not do.
+        noise: standard deviation of the noise put on the parameters.
+        special: numbers at which the object has knots or ends.
+        infinite: why values or gradients may be infinite at special points; empty if they never are.
+    """
+
+    name: str
+    build: Callable
+    size: int
+    selected: bool = True
+    condition: Callable | None = None
+    noise: float = 0.5
+    special: Callable[..., Sequence[float]] = no_special_numbers
+    infinite: str = ""
+
+    @property
+    def id(self) -> str:
+        return f"{self.name}-{self.size}"
+
+    def make(self, key: jax.Array):
+        """The object, built from a key."""
+        return self.build(key, self.size)
+
+
+def entry(name: str, build: Callable, default: int, sizes: tuple[int, ...] = SIZES, **facts) -> list[Case]:
+    """The case at each size; only the default one is selected unless all are asked for."""
+    return [Case(name, build, size, selected=ALL_SIZES or size == default, **facts) for size in sizes]
+
+
+def select(cases: list[Case]) -> list[Case]:
+    """The cases of this run."""
+    return [case for case in cases if case.selected]

@@ -1,0 +1,43 @@
+"""What `import flowlib` does not do."""
+
+import subprocess
+import sys
+
+import pytest
+
+# With a platform that does not exist, the first thing to run on a device raises.
+NO_DEVICE = "no-such-platform"
+
+SCRIPT = """
+import sys
+import flowlib
+{imports}
+heavy = {heavy!r}
+loaded = sorted(name for name in heavy if name in sys.modules)
+assert not loaded, f"importing flowlib imports {{loaded}}"
+
+import jax.numpy as jnp
+try:
+    jnp.zeros(1) + 1
+except RuntimeError:
+    print("untouched")
+"""
+
+HEAVY = ["optimistix", "lineax", "diffrax", "matplotlib", "sklearn", "scipy.stats", "numpyro", "beartype"]
+MODULES = ["bijections", "distributions", "flows", "train", "masks", "tasks", "support", "parameters", "serialisation"]
+
+
+@pytest.mark.parametrize("everything", [False, True], ids=["top", "every public module"])
+def test_import_touches_no_device_and_no_slow_package(everything, monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", NO_DEVICE)
+    imports = "\n".join(f"import flowlib.{name}" for name in MODULES) if everything else ""
+    script = SCRIPT.format(imports=imports, heavy=HEAVY)
+    done = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "untouched"
+
+
+def test_version_is_a_release_number():
+    import flowlib
+
+    assert flowlib.__version__.split(".")[0].isdigit()
