@@ -32,7 +32,7 @@ help: ## list the targets
 setup: $(VENV)/.ready ## make the environment and install flowlib with its development tools
 
 quickstart: $(VENV)/.ready ## fit, sample, draw and save flows on real data (under three minutes)
-	$(VENV)/bin/python examples/quickstart.py
+	PYTHONUNBUFFERED=1 $(VENV)/bin/python examples/quickstart.py
 
 test: $(VENV)/.ready ## the tests in float32 and float64, one size a case, on the oldest JAX admitted
 	JAX_ENABLE_X64=0 $(VENV)/bin/python $(PYTEST)

@@ -69,9 +69,7 @@ def seconds(fit: Callable, *arguments) -> float:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--rows", type=int, default=1000, help="divided by 100 ten times over, so that batches are full"
-    )
+    parser.add_argument("--rows", type=int, default=1000, help="a multiple of 1000: then all batches are full")
     parser.add_argument("--dim", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=7)
     arguments = parser.parse_args()

@@ -16,9 +16,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-import matplotlib as mpl
 import numpy as np
 from jax.scipy.special import erf, logsumexp
+from matplotlib.figure import Figure
 from sklearn.datasets import load_breast_cancer
 from sklearn.mixture import GaussianMixture
 
@@ -27,9 +27,6 @@ from flowlib.bijections import Affine, RationalQuadraticSpline
 from flowlib.distributions import StandardNormal, Transformed
 from flowlib.flows import coupling_flow, masked_autoregressive_flow
 from flowlib.train import fit_to_data, fit_to_variational_target
-
-mpl.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
 
 OUT = Path("out")
 N_TEST, VAL_PROP = 114, 0.125
@@ -93,14 +90,13 @@ def best_mixture(rows: np.ndarray) -> GaussianMixture:
     n_val = round(VAL_PROP * len(rows))
     train, val = rows[n_val:], rows[:n_val]
     sizes = {"full": range(1, 7), "tied": range(2, 9, 2), "diag": range(2, 21, 3)}
-    best, best_score = None, -np.inf
-    for kind, numbers in sizes.items():
-        for number in numbers:
-            for regularisation in (1e-3, 1e-2):
-                model = GaussianMixture(number, covariance_type=kind, reg_covar=regularisation, random_state=0)
-                score = model.fit(train).score(val)
-                if score > best_score:
-                    best, best_score = model, score
+    mixtures = [
+        GaussianMixture(number, covariance_type=kind, reg_covar=regularisation, random_state=0).fit(train)
+        for kind, numbers in sizes.items()
+        for number in numbers
+        for regularisation in (1e-3, 1e-2)
+    ]
+    best = max(mixtures, key=lambda mixture: mixture.score(val))
     print(f"   best of the mixtures: {best.n_components} components, {best.covariance_type} covariance")
     return GaussianMixture(**best.get_params()).fit(rows)
 
@@ -168,7 +164,7 @@ RADIUS, THICKNESS = 2.0, 0.4
 
 
 def ring(x: jax.Array) -> jax.Array:
-    """An unnormalized log density on the plane: a blurred circle, brighter on one side."""
+    """An unnormalized log density on the plane: a blurred circle."""
     radius = jnp.sqrt(x @ x + 1e-12)
     return -0.5 * ((radius - RADIUS) / THICKNESS) ** 2
 
@@ -193,8 +189,12 @@ def variational_fit() -> bool:
     # The integral of 2 pi r exp(-((r - R) / s)^2 / 2) over r > 0.
     ratio = RADIUS / THICKNESS
     truth = np.log(
-        2 * np.pi * (THICKNESS**2 * np.exp(-(ratio**2) / 2)
-        + RADIUS * THICKNESS * np.sqrt(np.pi / 2) * (1 + float(erf(ratio / np.sqrt(2)))))
+        2
+        * np.pi
+        * (
+            THICKNESS**2 * np.exp(-(ratio**2) / 2)
+            + RADIUS * THICKNESS * np.sqrt(np.pi / 2) * (1 + float(erf(ratio / np.sqrt(2))))
+        )
     )
     print(f"   evidence lower bound   {-np.mean(losses[-50:]):8.4f}")
     print(f"   log normaliser         {estimate:8.4f}, exactly {truth:.4f}: error {estimate - truth:+.4f}")
@@ -229,7 +229,8 @@ def draw(x: np.ndarray, flow: Transformed, samples: np.ndarray, path: Path) -> N
     """Three panels on the same axes."""
     side = np.linspace(-4.5, 4.5, 300)
     grid = np.stack(np.meshgrid(side, side), axis=-1)
-    figure, axes = plt.subplots(1, 3, figsize=(12, 4.2), sharex=True, sharey=True, layout="constrained")
+    figure = Figure(figsize=(12, 4.4), layout="constrained")
+    axes = figure.subplots(1, 3, sharex=True, sharey=True)
     for axis, title in zip(axes, ["data", "density of the flow", "samples of the flow"], strict=True):
         axis.set_title(title)
         axis.set_aspect("equal")

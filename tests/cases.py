@@ -4,6 +4,7 @@ A case is a function that builds the object from a key and an event size. The na
 underscore is that of the class or constructor. A new bijection needs two entries here.
 """
 
+import dataclasses
 import functools
 import math
 from collections.abc import Sequence
@@ -12,10 +13,16 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
+from cases_distributions import DISTRIBUTIONS as FAMILIES
 from parts import normal, positive, rotation, shift
 from registry import Case, entry
 
 import flowlib.bijections as bij
+import flowlib.distributions as dst
+from flowlib import flows
+from flowlib.flows._tail import default_transformer
+
 
 def affine(key, *shape):
     loc, scale = jr.split(key)
@@ -50,7 +57,7 @@ def knots_of(spline) -> Sequence[float]:
 def mixed(key, d):
     """Layers of unlike kinds that mix all coordinates."""
     keys = jr.split(key, 3)
-    return bij.Chain([rotation(keys[0], d), affine(keys[1], d), bij.LeakyTanh(2.0, (d,)), triangular(keys[2], d)])
+    return bij.Chain([rotation(keys[0], d), affine(keys[1], d), bij.LeakyTanh(1.0, (d,)), triangular(keys[2], d)])
 
 
 def first_half(d):
@@ -61,7 +68,71 @@ def stacked(make, key, n=3):
     return eqx.filter_vmap(make)(jr.split(key, n))
 
 
+def cubic(x):
+    return x + x**3 / 3
+
+
+def signed_log(x):
+    return jnp.sign(x) * jnp.log1p(jnp.abs(x))
+
+
+def signed_exp(y):
+    return jnp.sign(y) * jnp.expm1(jnp.abs(y))
+
+
+def swirl(x, condition):
+    """Not triangular; a contraction added to a shift."""
+    return x + 0.4 * jnp.tanh(jnp.roll(x, 1) + condition)
+
+
+def autoregressive(x):
+    return x + 0.5 * jnp.tanh(x) + jnp.cumsum(jnp.sin(x)) - jnp.sin(x)
+
+
+def narrow_spline():
+    return bij.RationalQuadraticSpline(knots=4, interval=2.0)
+
+
+def coupling(key, d, *, transformer=None, untransformed_dim=None, **options):
+    transformer = default_transformer() if transformer is None else transformer
+    if "mask" not in options:
+        untransformed_dim = d // 2
+    return bij.Coupling(
+        key, transformer=transformer, untransformed_dim=untransformed_dim, dim=d, nn_width=6, nn_depth=1, **options
+    )
+
+
+def alternating(key, d):
+    """A coupling that keeps every second coordinate, with another transformer for each of the rest."""
+    mask = np.arange(d) % 2 == 1
+    kinds = [default_transformer(), narrow_spline(), bij.Loc(0.0)]
+    return coupling(key, d, mask=mask, transformer=kinds[: int((~mask).sum())], nn_activation=jnp.tanh)
+
+
+def joint_coupling(key, d):
+    """A coupling with a transformer of vectors and a conditioner of the user's own."""
+    size = (d + 1) // 2
+    transformer = bij.TriangularAffine(0.0, jnp.eye(size))
+    n_parameters = size + size**2
+    conditioner = eqx.nn.MLP(d - size, n_parameters, 4, 1, activation=jnp.tanh, key=key)
+    return coupling(key, d, transformer=transformer, conditioner=conditioner)
+
+
+def autoregressive_network(key, d, transformer=None, **options):
+    transformer = default_transformer() if transformer is None else transformer
+    return bij.MaskedAutoregressive(
+        key, transformer=transformer, dim=d, **{"nn_width": 6, "nn_activation": jnp.tanh, **options}
+    )
+
+
+def backwards(key, d):
+    """An autoregressive layer in reverse order, with unlike transformers."""
+    kinds = [narrow_spline() if i % 2 else default_transformer() for i in range(d)]
+    return autoregressive_network(key, d, kinds, order=jnp.arange(d)[::-1])
+
+
 OVERFLOW = "exp overflows"
+UNBOUNDED = "an unbounded scale is zero or huge far out"
 POLE = "a power of 0 or its slope is infinite"
 LEAKY = (-1.5, 1.5, math.tanh(1.5), -math.tanh(1.5))
 
@@ -203,5 +274,108 @@ BIJECTIONS: list[Case] = [
         default=2,
         condition=lambda rng: rng.integers(4, dtype="int32"),
     ),
+    # Networks.
+    *entry("Coupling", lambda key, d: coupling(key, d), default=5),
+    *entry(
+        "Coupling_conditional",
+        lambda key, d: coupling(key, d, transformer=narrow_spline(), cond_dim=2),
+        default=1,
+        special=lambda b: (-2.0, 2.0),
+    ),
+    *entry("Coupling_mask", lambda key, d: alternating(key, d), default=5, special=lambda b: (-2.0, 2.0)),
+    *entry("Coupling_joint", lambda key, d: joint_coupling(key, d), default=2, infinite=UNBOUNDED),
+    *entry("MaskedAutoregressive", lambda key, d: autoregressive_network(key, d), default=2),
+    *entry(
+        "MaskedAutoregressive_conditional",
+        lambda key, d: autoregressive_network(key, d, narrow_spline(), cond_dim=3, nn_width=2, nn_activation=jax.nn.relu),
+        default=5,
+        special=lambda b: (-2.0, 2.0),
+    ),
+    *entry("MaskedAutoregressive_order", lambda key, d: backwards(key, d), default=5),
+    *entry("MaskedAutoregressive_single", lambda key, d: autoregressive_network(key, d, cond_dim=1), default=1),
+    *entry("Planar", lambda key, d: bij.Planar(key, dim=d), default=5),
+    *entry("Planar_leaky", lambda key, d: bij.Planar(key, dim=d, negative_slope=0.2), default=1),
+    *entry("Planar_conditional", lambda key, d: bij.Planar(key, dim=d, cond_dim=2, width_size=4), default=2),
+    *entry(
+        "BlockAutoregressiveNetwork",
+        lambda key, d: bij.BlockAutoregressiveNetwork(key, dim=d, depth=1, block_dim=3),
+        default=2,
+    ),
+    *entry(
+        "BlockAutoregressiveNetwork_conditional",
+        lambda key, d: bij.BlockAutoregressiveNetwork(key, dim=d, cond_dim=2, depth=2, block_dim=2, activation=cubic),
+        default=5,
+        noise=0.2,
+        infinite="a cube of a cube of a million",
+    ),
+    *entry("NumericalInverse", lambda key, d: bij.NumericalInverse(mixed(key, d)), default=2),
+    *entry(
+        "NumericalInverse_triangular",
+        lambda key, d: bij.NumericalInverse(bij.Chain([triangular(key, d), shift(key, d)]), triangular=True),
+        default=5,
+    ),
+    *entry("FunctionBijection", lambda key, d: bij.FunctionBijection(cubic, (d,)), default=1),
+    *entry(
+        "FunctionBijection_inverse",
+        lambda key, d: bij.FunctionBijection(signed_log, (d // 3, 3), signed_exp),
+        default=6,
+        sizes=(6,),
+        infinite=OVERFLOW,
+    ),
+    *entry(
+        "FunctionBijection_conditional",
+        lambda key, d: bij.FunctionBijection(swirl, (d,), cond_shape=(d,)),
+        default=2,
+    ),
+    *entry(
+        "FunctionBijection_triangular",
+        lambda key, d: bij.FunctionBijection(autoregressive, (d,), triangular=True),
+        default=5,
+    ),
 ]
 
+
+def premade(constructor, key, d, conditional, **options):
+    cond_dim = 2 if conditional else None
+    return constructor(key, base_dist=dst.StandardNormal((d,)), cond_dim=cond_dim, **options)
+
+
+def premade_cases(constructor, defaults, **options) -> list[Case]:
+    """A premade flow, conditional or not, in both orientations; `defaults` names the size at which each is selected."""
+    found = []
+    for suffix, conditional, invert in [
+        ("", False, True),
+        ("_forward", False, False),
+        ("_conditional", True, True),
+        ("_conditional_forward", True, False),
+    ]:
+        build = functools.partial(_build_premade, constructor, conditional, {"invert": invert, **options})
+        found += entry(f"{constructor.__name__}{suffix}", build, default=defaults.get(suffix, 0), noise=0.3)
+    return found
+
+
+def _build_premade(constructor, conditional, options, key, d):
+    return premade(constructor, key, d, conditional, **options)
+
+
+NARROW = {"flow_layers": 3, "nn_width": 5, "nn_activation": jnp.tanh}
+FLOWS: list[Case] = [
+    *premade_cases(flows.coupling_flow, {"": 5, "_conditional_forward": 1}, **NARROW),
+    *premade_cases(flows.masked_autoregressive_flow, {"_conditional": 2, "_forward": 5}, **NARROW),
+    *premade_cases(
+        flows.block_neural_autoregressive_flow, {"_forward": 1, "_conditional": 2}, flow_layers=2, nn_block_dim=3
+    ),
+    *premade_cases(flows.planar_flow, {"": 2, "_conditional_forward": 5}, flow_layers=3, width_size=4),
+    *premade_cases(flows.triangular_spline_flow, {"_conditional": 1, "_forward": 2}, flow_layers=2, knots=4),
+]
+DISTRIBUTIONS: list[Case] = FAMILIES + FLOWS
+
+
+def _bijection_of(build, key, d):
+    return build(key, d).bijection
+
+
+BIJECTIONS += [
+    dataclasses.replace(case, name=f"{case.name}.bijection", build=functools.partial(_bijection_of, case.build))
+    for case in FLOWS
+]

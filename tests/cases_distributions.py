@@ -33,6 +33,12 @@ def two_positive(family, key, *shape):
     return family(1.5 * positive(first, *shape), 1.5 * positive(second, *shape))
 
 
+def peaked_beta(key, d):
+    """Without poles, which a sigmoid that rounds to 1 would hit."""
+    first, second = jr.split(key)
+    return dst.Beta(1.5 + positive(first, d), 1.5 + positive(second, d))
+
+
 def uniform(key, *shape):
     lower, width = jr.split(key)
     minval = normal(lower, *shape)
@@ -118,7 +124,7 @@ DISTRIBUTIONS: list[Case] = [
     ),
     *entry(
         "Transformed_support",
-        lambda key, d: dst.Transformed(two_positive(dst.Beta, key, d), bij.Invert(bij.Sigmoid((d,)))),
+        lambda key, d: dst.Transformed(peaked_beta(key, d), bij.Invert(bij.Sigmoid((d,)))),
         default=2,
     ),
     *entry("Transformed_conditional", lambda key, d: shifted(key, d), default=1),

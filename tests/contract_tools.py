@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from hash_keys import hash_key
 
 from flowlib.bijections import AbstractBijection, backward_batch, forward_batch
 from flowlib.support import Real, Subset, Support
@@ -63,7 +64,7 @@ def draws(support: Support, rng: np.random.Generator, n: int, shape: tuple[int, 
     """`n` test points of a support."""
     if isinstance(support, Real):
         return rng.standard_normal((n, *shape)).astype(FLOAT)
-    return np.asarray(_draws(support, jr.split(jr.key(rng.integers(1 << 30)), n), shape))
+    return np.asarray(_draws(support, jr.split(hash_key(int(rng.integers(1 << 30))), n), shape))
 
 
 @eqx.filter_jit
@@ -245,7 +246,7 @@ class Study:
         self.condition = conditions(case, self.bijection, self.rng("condition"), self.n)
 
     def key(self, i: int) -> jax.Array:
-        return jr.key(1000 * (crc32(self.case.id.encode()) % 10**6) + i)
+        return hash_key(1000 * (crc32(self.case.id.encode()) % 10**6) + i)
 
     def rng(self, *parts) -> np.random.Generator:
         return generator(self.case.id, *parts)
@@ -257,7 +258,7 @@ class Study:
     @cached_property
     def stack(self) -> AbstractBijection:
         """Layers built from the keys 0 to 3 under vmap and jit, as constructed."""
-        keys = jax.tree.map(lambda *k: jnp.stack(k), *[self.key(i) for i in range(4)])
+        keys = jnp.stack([self.key(i) for i in range(4)])
         with quick_compilation():
             return eqx.filter_jit(eqx.filter_vmap(self.case.make))(keys)
 

@@ -273,8 +273,11 @@ def test_draws_follow_the_density(case, key):
     rows, frozen = case.params[chosen], case.frozen[chosen]
     dist = case.make(*rows.T)
     together, log_prob = dist.sample_and_log_prob(key, 4000)
-    singly = jax.vmap(dist.sample)(jr.split(key, 4000))
-    for x in (together, singly):
+    batches = [together]
+    # Those with a gamma sampler draw one as a batch of one, and take long to compile.
+    if case.name not in ("StudentT", "Gamma", "Beta"):
+        batches.append(jax.vmap(dist.sample)(jr.split(key, 4000)))
+    for x in batches:
         assert x.dtype == FLOAT
         x = np.asarray(x, np.float64)
         kolmogorov_smirnov(np.stack([s.cdf(x[:, i]) for i, s in enumerate(frozen)], axis=1))

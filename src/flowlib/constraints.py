@@ -95,3 +95,9 @@ def upper_triangular(raw: Array) -> Array:
 
 def _with_positive_diagonal(raw: Array, triangle: Array) -> Array:
     return jnp.where(jnp.eye(raw.shape[-1], dtype=bool), softplus_positive(jnp.diagonal(raw)), triangle)
+
+
+def normalised_lower_triangular(raw: Array, raw_scale: Array) -> Array:
+    """The lower triangle with a positive diagonal, each row scaled to a length of its own (arXiv:1602.07868)."""
+    rows = jax.vmap(unit_vector)(lower_triangular(raw))
+    return softplus_positive(raw_scale)[:, None] * rows

@@ -3,6 +3,7 @@
 from flowlib._module import peel
 from flowlib.bijections._bijection import AbstractBijection
 from flowlib.bijections._chain import Chain
+from flowlib.bijections._condition import EmbedCondition
 from flowlib.bijections._invert import Invert
 from flowlib.bijections._scan import Scan
 from flowlib.parameters import count_parameters
@@ -11,13 +12,20 @@ from flowlib.parameters import count_parameters
 def layers_of(bijection: AbstractBijection) -> tuple[AbstractBijection, ...]:
     """The layers whose `Chain` equals `bijection`: chains spliced, scans unstacked, inverses turned around.
 
-    The layers of a `Scan` stay whole, also where each is a chain itself.
+    The layers of a `Scan` stay whole, also where each is a chain itself. Under an `EmbedCondition`
+    each conditional layer gets the embedding.
     """
     bijection = peel(bijection)
     if isinstance(bijection, Chain):
         return tuple(layer for part in bijection for layer in layers_of(part))
     if isinstance(bijection, Scan):
         return tuple(bijection)
+    if isinstance(bijection, EmbedCondition):
+        inner = layers_of(bijection.bijection)
+        return tuple(
+            layer if layer.cond_shape is None else EmbedCondition(layer, bijection.embedding_net, bijection.cond_shape)
+            for layer in inner
+        )
     if isinstance(bijection, Invert):
         inner = layers_of(bijection.bijection)
         return tuple(layer.bijection if isinstance(layer, Invert) else Invert(layer) for layer in reversed(inner))
@@ -33,6 +41,8 @@ def _names(bijection: AbstractBijection) -> str:
     bijection = peel(bijection)
     if isinstance(bijection, Invert):
         return f"Invert({_names(bijection.bijection)})"
+    if isinstance(bijection, EmbedCondition):
+        return f"EmbedCondition({_names(bijection.bijection)})"
     if isinstance(bijection, Chain):
         return f"Chain({', '.join(_names(part) for part in bijection)})"
     return type(bijection).__name__

@@ -73,7 +73,8 @@ def solve(
     # One branch for all rows: under vmap every row would pay for both.
     rescued = jax.lax.cond(found.all(), lambda: first, lambda: on_rows(rescue, guesses))
     start = jax.lax.stop_gradient(jnp.where(found[:, None], first, rescued))
-    return on_rows(partial(_implicit_root, structure=structure, tolerance=tolerance), start)
+    x, accurate = on_rows(partial(_implicit_root, structure=structure, tolerance=tolerance), start)
+    return x, accurate > 0
 
 
 def _implicit_root(residual, start, *, structure, tolerance):
@@ -89,7 +90,9 @@ def _polish(residual, x, *, structure, tolerance):
     # A residual of a few roundings is as good as none.
     scale = jnp.abs(jacobian) @ jnp.abs(x) + jnp.abs(left) + 1
     rounding = jnp.abs(_linear_solve(jacobian, scale, structure)) * (32 * jnp.finfo(x.dtype).eps)
-    return x - step, jnp.all(jnp.abs(step) <= tolerance * (1 + jnp.abs(x)) + rounding)
+    accurate = jnp.all(jnp.abs(step) <= tolerance * (1 + jnp.abs(x)) + rounding)
+    # As a number, because a root's by-product must have a tangent type.
+    return x - step, accurate.astype(x.dtype)
 
 
 def _tangent_solve(linear, target, *, structure):

@@ -124,10 +124,9 @@ def _cdf_by_incomplete_beta(x: Array, df: Array) -> Array:
 def _cdf_by_normal(x: Array, df: Array) -> Array:
     """G. W. Hill, Algorithm 395: Student's t-distribution, 1970: the normal deviate with the same probability."""
     # Clipped where every power below is finite and the probability is 0 or 1 in any precision.
-    square = jnp.clip(x / jnp.sqrt(df), -1e11, 1e11) ** 2
-    # log1p(square) / square, which is 1 at 0.
-    ratio = jnp.log1p(jnp.maximum(square, 1e-30)) / jnp.maximum(square, 1e-30)
-    z = jnp.clip(x * jnp.sqrt((df - 0.5) / df * ratio), -50, 50)
+    # At 0 a square that stands for it, and whose own square is still representable.
+    square = jnp.maximum(jnp.clip(x / jnp.sqrt(df), -1e11, 1e11) ** 2, 1e-17)
+    z = jnp.clip(x * jnp.sqrt((df - 0.5) / df * jnp.log1p(square) / square), -50, 50)
     z2, b = z**2, 48 * jnp.minimum(df - 0.5, 1e8) ** 2
     second = ((4 * z2 + 33) * z2 + 240) * z2 + 855
     return ndtr(z * (1 + (z2 + 3) / b - second / (10 * b * (b + 0.8 * z2**2 + 100))))

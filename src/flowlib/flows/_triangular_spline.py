@@ -6,7 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, PRNGKeyArray
-from paramax import WeightNormalization
+from paramax import Parameterize
 
 from flowlib._arrays import check_count
 from flowlib.bijections import (
@@ -18,7 +18,7 @@ from flowlib.bijections import (
     TriangularAffine,
     Vmap,
 )
-from flowlib.constraints import positive
+from flowlib.constraints import inverse_softplus, normalised_lower_triangular
 from flowlib.distributions import AbstractDistribution, Transformed
 from flowlib.flows._tail import build_flow, vector_dim
 
@@ -90,7 +90,6 @@ def triangular_spline_flow(
 
 def _with_normalised_rows(matrix: Array) -> TriangularAffine:
     affine = TriangularAffine(jnp.zeros(len(matrix)), matrix)
-    affine = eqx.tree_at(lambda a: a.triangular, affine, replace_fn=WeightNormalization)
-    # paramax's own scale is a softplus that underflows to 0.
-    norms = jnp.linalg.norm(matrix, axis=1, keepdims=True)
-    return eqx.tree_at(lambda a: a.triangular.scale, affine, positive(norms, "The row norms"))
+    raw_scale = inverse_softplus(jnp.linalg.norm(jnp.tril(matrix), axis=1))
+    triangular = Parameterize(normalised_lower_triangular, *affine.triangular.args, raw_scale)
+    return eqx.tree_at(lambda a: a.triangular, affine, triangular)

@@ -10,31 +10,33 @@ from tqdm import tqdm
 from flowlib.errors import NonFiniteWarning
 from flowlib.train._state import Status
 
-# Seconds that a dispatch should take: long beside the cost of one (a few tenths of a millisecond),
-# short beside a user's patience with a bar or with Ctrl-C.
-_SHORT, _LONG = 0.1, 0.4
+# Seconds that a dispatch should take: long beside what it costs to start one (one or two
+# milliseconds), short beside a user's patience with a bar or with Ctrl-C.
+_AIM = 0.2
 
 
 class Pace:
-    """How many epochs (or steps) to ask for in the next dispatch."""
+    """How many epochs (or steps) to ask for in a dispatch, from how long the last one took.
+
+    What is computed does not depend on it.
+    """
 
     def __init__(self, limit: int):
-        self.limit = limit
-        self.size = 1
-        self._start = time.perf_counter()
+        self._limit = limit
+        self._size = 1
+        self._start = 0.0
 
     def next(self, remaining: int) -> int:
-        """The size of the next dispatch, of at most `remaining`."""
+        """The size of the dispatch that begins now, of at most `remaining`."""
         self._start = time.perf_counter()
-        return min(self.size, remaining)
+        self._size = min(self._size, remaining)
+        return self._size
 
     def done(self) -> None:
-        """Call when the dispatch has ended."""
-        elapsed = time.perf_counter() - self._start
-        if elapsed < _SHORT:
-            self.size = min(2 * self.size, self.limit)
-        elif elapsed > _LONG:
-            self.size = max(self.size // 2, 1)
+        """Call when that dispatch has ended."""
+        growth = _AIM / max(time.perf_counter() - self._start, 1e-6)
+        # The first dispatch compiles too, and short ones are hard to time: by and by.
+        self._size = min(max(int(self._size * min(growth, 4.0)), 1), self._limit)
 
 
 class Progress:
