@@ -74,9 +74,8 @@ def main():
     parser.add_argument("--repeats", type=int, default=7)
     arguments = parser.parse_args()
     x = jr.normal(jr.key(0), (arguments.rows, arguments.dim))
-    print(
-        f"{jax.devices()[0].device_kind}, jax {jax.__version__}; {arguments.rows} rows of {arguments.dim}, {EPOCHS} epochs"
-    )
+    device = jax.devices()[0].device_kind
+    print(f"{device}, jax {jax.__version__}; {arguments.rows} rows of {arguments.dim}, {EPOCHS} epochs")
     for make in (coupling_flow, masked_autoregressive_flow):
         flow = make(jr.key(1), base_dist=StandardNormal((arguments.dim,)))
         first = {fit: seconds(fit, jr.key(2), flow, x) for fit in (fit_by_hand, fit_by_flowlib)}

@@ -16,7 +16,7 @@ import jax.random as jr
 import numpy as np
 from cases_distributions import DISTRIBUTIONS as FAMILIES
 from parts import normal, positive, rotation, shift
-from registry import Case, entry
+from registry import SIZES, Case, entry
 
 import flowlib.bijections as bij
 import flowlib.distributions as dst
@@ -335,38 +335,35 @@ BIJECTIONS: list[Case] = [
 ]
 
 
-def premade(constructor, key, d, conditional, **options):
-    cond_dim = 2 if conditional else None
-    return constructor(key, base_dist=dst.StandardNormal((d,)), cond_dim=cond_dim, **options)
-
-
 def premade_cases(constructor, defaults, **options) -> list[Case]:
-    """A premade flow, conditional or not, in both orientations; `defaults` names the size at which each is selected."""
+    """A premade flow at every size in each orientation and with each kind of condition, and all four pairs at size 2.
+
+    `defaults` names the size at which a variant is selected.
+    """
     found = []
-    for suffix, conditional, invert in [
-        ("", False, True),
-        ("_forward", False, False),
-        ("_conditional", True, True),
-        ("_conditional_forward", True, False),
+    for suffix, cond_dim, invert, sizes in [
+        ("", None, True, SIZES),
+        ("_conditional", 2, False, SIZES),
+        ("_forward", None, False, (2,)),
+        ("_conditional_inverse", 2, True, (2,)),
     ]:
-        build = functools.partial(_build_premade, constructor, conditional, {"invert": invert, **options})
-        found += entry(f"{constructor.__name__}{suffix}", build, default=defaults.get(suffix, 0), noise=0.3)
+        build = functools.partial(_premade, constructor, {"cond_dim": cond_dim, "invert": invert, **options})
+        name, default = f"{constructor.__name__}{suffix}", defaults.get(suffix, 0)
+        found += entry(name, build, default=default, sizes=sizes, noise=0.3, stacked=False)
     return found
 
 
-def _build_premade(constructor, conditional, options, key, d):
-    return premade(constructor, key, d, conditional, **options)
+def _premade(constructor, options, key, d):
+    return constructor(key, base_dist=dst.StandardNormal((d,)), **options)
 
 
 NARROW = {"flow_layers": 3, "nn_width": 5, "nn_activation": jnp.tanh}
 FLOWS: list[Case] = [
-    *premade_cases(flows.coupling_flow, {"": 5, "_conditional_forward": 1}, **NARROW),
-    *premade_cases(flows.masked_autoregressive_flow, {"_conditional": 2, "_forward": 5}, **NARROW),
-    *premade_cases(
-        flows.block_neural_autoregressive_flow, {"_forward": 1, "_conditional": 2}, flow_layers=2, nn_block_dim=3
-    ),
-    *premade_cases(flows.planar_flow, {"": 2, "_conditional_forward": 5}, flow_layers=3, width_size=4),
-    *premade_cases(flows.triangular_spline_flow, {"_conditional": 1, "_forward": 2}, flow_layers=2, knots=4),
+    *premade_cases(flows.coupling_flow, {"": 5, "_conditional": 1}, **NARROW),
+    *premade_cases(flows.masked_autoregressive_flow, {"": 2, "_conditional": 5}, **NARROW),
+    *premade_cases(flows.block_neural_autoregressive_flow, {"": 1, "_conditional": 2}, flow_layers=2, nn_block_dim=3),
+    *premade_cases(flows.planar_flow, {"": 2, "_conditional": 5}, flow_layers=3, width_size=4),
+    *premade_cases(flows.triangular_spline_flow, {"": 2, "_conditional": 1}, flow_layers=2, knots=4),
 ]
 DISTRIBUTIONS: list[Case] = FAMILIES + FLOWS
 

@@ -212,6 +212,21 @@ def measure(
     return Record(**result, **jax.tree.map(np.asarray, summed))
 
 
+@eqx.filter_jit
+def _apply(bijection, x, condition, inverse):
+    def one(x, condition):
+        return bijection.inverse_and_log_det(x, condition) if inverse else bijection.transform_and_log_det(x, condition)
+
+    return jax.vmap(one, (0, None if condition is None else 0))(x, condition)
+
+
+def apply(bijection, x: np.ndarray, condition: np.ndarray | None, *, inverse: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The public method at each row, without anything else."""
+    condition = None if condition is None else jnp.asarray(condition)
+    value, log_det = _apply(bijection, jnp.asarray(x, FLOAT), condition, inverse)
+    return np.asarray(value), np.asarray(log_det)
+
+
 def default_weights(n: int, shape: tuple[int, ...]) -> np.ndarray:
     """The weights of `measure` where none are given."""
     return generator("weights").standard_normal((n, *shape))

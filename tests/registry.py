@@ -26,6 +26,7 @@ class Case:
         condition: draws one condition from a NumPy generator, where normal numbers will not do.
         noise: standard deviation of the noise put on the parameters.
         special: numbers at which the object has knots or ends.
+        stacked: whether to compare a scan of it with its layers; not for flows, which are scans already.
         infinite: why values or gradients may be infinite at special points; empty if they never are.
     """
 
@@ -36,6 +37,7 @@ class Case:
     condition: Callable | None = None
     noise: float = 0.5
     special: Callable[..., Sequence[float]] = no_special_numbers
+    stacked: bool = True
     infinite: str = ""
 
     @property

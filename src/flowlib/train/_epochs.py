@@ -37,10 +37,10 @@ class EpochProblem(eqx.Module):
     def steps_per_epoch(self) -> int:
         return -(-len(self.train_rows) // min(self.batch_size, len(self.train_rows)))
 
-    def batch_loss(self, params: Any, rows: Array, count: Array, key: Array) -> Array:
-        """The mean loss over the first `count` of the rows, which for a loss that is not by row are all."""
+    def batch_loss(self, params: Any, rows: Array, count: Array | None, key: Array) -> Array:
+        """The mean loss over the rows; with a `count` (and a loss by row), over the first so many of them."""
         batch = [array[rows] for array in self.arrays]
-        if not isinstance(self.loss_fn, AbstractRowLoss):
+        if count is None or not isinstance(self.loss_fn, AbstractRowLoss):
             return self.loss_fn(params, self.static, *batch, key=key)
         values = self.loss_fn.per_row(params, self.static, *batch, key=key)
         values = jnp.where(jnp.arange(len(rows), dtype=jnp.int32) < count, values, 0)
@@ -48,11 +48,15 @@ class EpochProblem(eqx.Module):
 
 
 class Batches(NamedTuple):
-    """Row numbers in batches of one size, perhaps a smaller one left over, and how many rows of each count."""
+    """Row numbers in batches of one size; what does not fill one is a smaller batch, or is filled up.
+
+    `counts` says how many rows of each batch are meant.
+    """
 
     full: Int[Array, "batches size"]
     rest: Int[Array, " rest"] | None
     counts: Int[np.ndarray, " all"]
+    filled_up: bool
 
 
 # Not donated: the problem and the number of epochs. The state is a buffer of the fit's own.
@@ -151,18 +155,18 @@ def _batches(problem, rows, size, filler):
     counts = np.array([size] * full + [rest] * (rest > 0), np.int32)
     if rest and isinstance(problem.loss_fn, AbstractRowLoss):
         rows = jnp.concatenate([rows, filler[: size - rest]])
-        return Batches(rows.reshape(full + 1, size), None, counts)
-    return Batches(rows[: full * size].reshape(full, size), rows[full * size :] if rest else None, counts)
+        return Batches(rows.reshape(full + 1, size), None, counts, True)
+    return Batches(rows[: full * size].reshape(full, size), rows[full * size :] if rest else None, counts, False)
 
 
 def _scan(body, carry, batches):
-    """`lax.scan` over the batches, and one more call of `body` for what is left over."""
+    """`lax.scan` over the batches (rows, count, number), and one more call of `body` for what is left over."""
     n_full = len(batches.full)
-    numbers = jnp.arange(len(batches.counts), dtype=jnp.int32)
-    counts = jnp.asarray(batches.counts)
-    carry, out = jax.lax.scan(body, carry, (batches.full, counts[:n_full], numbers[:n_full]))
+    # Without a count, a batch is all of its rows.
+    counts = jnp.asarray(batches.counts) if batches.filled_up else None
+    carry, out = jax.lax.scan(body, carry, (batches.full, counts, jnp.arange(n_full, dtype=jnp.int32)))
     if batches.rest is not None:
-        carry, last = body(carry, (batches.rest, counts[-1], numbers[-1]))
+        carry, last = body(carry, (batches.rest, None, n_full))
         out = jax.tree.map(lambda losses, loss: jnp.append(losses, loss), out, last)
     return carry, out
 
