@@ -68,7 +68,7 @@ def seconds(fit: Callable, *arguments) -> float:
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="What `fit_to_data` costs beyond the work itself.")
     parser.add_argument("--rows", type=int, default=1000, help="a multiple of 1000: then all batches are full")
     parser.add_argument("--dim", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=7)

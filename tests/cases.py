@@ -8,20 +8,21 @@ import dataclasses
 import functools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from cases_distributions import DISTRIBUTIONS as FAMILIES
-from parts import normal, positive, rotation, shift
-from registry import SIZES, Case, entry
 
 import flowlib.bijections as bij
 import flowlib.distributions as dst
+from cases_distributions import DISTRIBUTIONS as FAMILIES
 from flowlib import flows
 from flowlib.flows._tail import default_transformer
+from parts import normal, positive, rotation, shift
+from registry import SIZES, Case, entry
 
 
 def affine(key, *shape):
@@ -35,7 +36,7 @@ def triangular(key, d, lower=True):
     return bij.TriangularAffine(normal(loc, d), matrix, lower=lower)
 
 
-def spline(key, edges="identity", interval=2.0):
+def spline(key, edges: Any = "identity", interval: Any = 2.0):
     noise = bij.RationalQuadraticSpline(knots=5, interval=interval, edges=edges)
     return jax.tree.map(lambda leaf: leaf + jr.normal(key, leaf.shape), noise)
 
@@ -49,7 +50,11 @@ def splines(key, d, **options):
 def knots_of(spline) -> Sequence[float]:
     """The knots on both sides, the ends of the interval included; of every spline of a `Vmap`."""
     if isinstance(spline, bij.Vmap):
-        return [knot for i in range(spline.axis_size) for knot in knots_of(jax.tree.map(lambda a, i=i: a[i], spline.bijection))]
+        return [
+            knot
+            for i in range(spline.axis_size)
+            for knot in knots_of(jax.tree.map(lambda a, i=i: a[i], spline.bijection))
+        ]
     edges = [float(knot) for knot in spline.interval]
     return edges + [float(knot) for knot in (*spline._knots(spline.widths), *spline._knots(spline.heights))]
 
@@ -205,7 +210,9 @@ BIJECTIONS: list[Case] = [
     ),
     *entry(
         "Chain_supports",
-        lambda key, d: bij.Chain([bij.Chain([bij.Invert(bij.Sigmoid((d,))), affine(key, d)]), bij.LeakyTanh(2.0, (d,))]),
+        lambda key, d: bij.Chain(
+            [bij.Chain([bij.Invert(bij.Sigmoid((d,))), affine(key, d)]), bij.LeakyTanh(2.0, (d,))]
+        ),
         default=1,
     ),
     *entry("Scan", lambda key, d: bij.Scan(stacked(lambda k: mixed(k, d), key, 2)), default=2, noise=0.2),
@@ -287,9 +294,8 @@ BIJECTIONS: list[Case] = [
     *entry("MaskedAutoregressive", lambda key, d: autoregressive_network(key, d), default=2),
     *entry(
         "MaskedAutoregressive_conditional",
-        lambda key, d: autoregressive_network(key, d, narrow_spline(), cond_dim=3, nn_width=2, nn_activation=jax.nn.relu),
+        lambda key, d: autoregressive_network(key, d, cond_dim=3, nn_width=2, nn_activation=jax.nn.relu),
         default=5,
-        special=lambda b: (-2.0, 2.0),
     ),
     *entry("MaskedAutoregressive_order", lambda key, d: backwards(key, d), default=5),
     *entry("MaskedAutoregressive_single", lambda key, d: autoregressive_network(key, d, cond_dim=1), default=1),

@@ -33,12 +33,6 @@ def two_positive(family, key, *shape):
     return family(1.5 * positive(first, *shape), 1.5 * positive(second, *shape))
 
 
-def peaked_beta(key, d):
-    """Without poles, which a sigmoid that rounds to 1 would hit."""
-    first, second = jr.split(key)
-    return dst.Beta(1.5 + positive(first, d), 1.5 + positive(second, d))
-
-
 def uniform(key, *shape):
     lower, width = jr.split(key)
     minval = normal(lower, *shape)
@@ -124,7 +118,7 @@ DISTRIBUTIONS: list[Case] = [
     ),
     *entry(
         "Transformed_support",
-        lambda key, d: dst.Transformed(peaked_beta(key, d), bij.Invert(bij.Sigmoid((d,)))),
+        lambda key, d: dst.Transformed(dst.Exponential(positive(key, d)), bij.Invert(bij.SoftPlus((d,)))),
         default=2,
     ),
     *entry("Transformed_conditional", lambda key, d: shifted(key, d), default=1),

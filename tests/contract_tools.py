@@ -9,7 +9,7 @@ import functools
 import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from typing import Any
 from zlib import crc32
 
@@ -18,10 +18,11 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from hash_keys import hash_key
 
 from flowlib.bijections import AbstractBijection, backward_batch, forward_batch
+from flowlib.distributions import AbstractDistribution
 from flowlib.support import Real, Subset, Support
+from hash_keys import hash_key
 
 X64 = bool(jax.config.jax_enable_x64)  # pyright: ignore[reportAttributeAccessIssue]
 FLOAT = np.float64 if X64 else np.float32
@@ -75,7 +76,7 @@ def _draws(support, keys, shape):
 def members(support: Support, x: np.ndarray) -> np.ndarray:
     """Which rows lie in the support."""
     if isinstance(support, Real):
-        return np.isfinite(x).reshape(len(x), -1).all(1)
+        return np.asarray(np.isfinite(x.reshape(len(x), -1)).all(axis=1))
     return np.asarray(_members(support, jnp.asarray(x)))
 
 
@@ -182,9 +183,10 @@ def measure(
     thorough: bool = True,
     part: str = "both",
 ) -> Record:
-    """A `Record` at `ROWS` points or fewer (then the last is repeated, with weight 0); the condition has a row for each.
+    """A `Record` at `ROWS` points or fewer, each with its row of the condition.
 
-    Without `thorough` there are no Jacobian and no batched form. `part` leaves "value" or "log_det" alone to be differentiated: where both derivatives are infinite, their sum is NaN.
+    Without `thorough` there are no Jacobian and no batched form. `part` leaves "value" or "log_det" alone to be
+    differentiated: where both derivatives are infinite, their sum is NaN.
     """
     n = len(x)
     assert 0 < n <= ROWS
@@ -222,8 +224,8 @@ def _apply(bijection, x, condition, inverse):
 
 def apply(bijection, x: np.ndarray, condition: np.ndarray | None, *, inverse: bool) -> tuple[np.ndarray, np.ndarray]:
     """The public method at each row, without anything else."""
-    condition = None if condition is None else jnp.asarray(condition)
-    value, log_det = _apply(bijection, jnp.asarray(x, FLOAT), condition, inverse)
+    labels = None if condition is None else jnp.asarray(condition)
+    value, log_det = _apply(bijection, jnp.asarray(x, FLOAT), labels, inverse)
     return np.asarray(value), np.asarray(log_det)
 
 
@@ -232,11 +234,10 @@ def default_weights(n: int, shape: tuple[int, ...]) -> np.ndarray:
     return generator("weights").standard_normal((n, *shape))
 
 
-def chunks(*arrays: np.ndarray | None) -> Iterator[tuple[np.ndarray | None, ...]]:
+def chunks(*arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
     """Rows in portions that `measure` takes."""
-    first = next(array for array in arrays if array is not None)
-    for start in range(0, len(first), ROWS):
-        yield tuple(None if array is None else array[start : start + ROWS] for array in arrays)
+    for start in range(0, len(arrays[0]), ROWS):
+        yield tuple(array[start : start + ROWS] for array in arrays)
 
 
 def conditions(case, instance, rng: np.random.Generator, n: int) -> np.ndarray | None:
@@ -248,17 +249,17 @@ def conditions(case, instance, rng: np.random.Generator, n: int) -> np.ndarray |
     return rng.standard_normal((n, *instance.cond_shape)).astype(FLOAT)
 
 
-class Study:
-    """What several tests of one bijection read, computed once: the bijection with random parameters, at random points."""
+class Subject:
+    """One case with random parameters, and what its tests share."""
 
     n = ROWS
 
     def __init__(self, case):
         self.case = case
         # As constructed, and with noise on every floating array.
-        self.initial: AbstractBijection = case.make(self.key(0))
-        self.bijection: AbstractBijection = perturb(self.initial, self.rng("noise"), case.noise)
-        self.condition = conditions(case, self.bijection, self.rng("condition"), self.n)
+        self.initial: Any = case.make(self.key(0))
+        self.noisy: Any = perturb(self.initial, self.rng("noise"), case.noise)
+        self.condition = conditions(case, self.noisy, self.rng("condition"), self.n)
 
     def key(self, i: int) -> jax.Array:
         return hash_key(1000 * (crc32(self.case.id.encode()) % 10**6) + i)
@@ -266,20 +267,33 @@ class Study:
     def rng(self, *parts) -> np.random.Generator:
         return generator(self.case.id, *parts)
 
-    def noisy(self) -> AbstractBijection:
-        """A twin: built anew from the same arguments."""
+    def twin(self) -> Any:
+        """What `noisy` is, built anew from the same arguments."""
         return perturb(self.case.make(self.key(0)), self.rng("noise"), self.case.noise)
 
     @cached_property
-    def stack(self) -> AbstractBijection:
-        """Layers built from the keys 0 to 3 under vmap and jit, as constructed."""
+    def stack(self) -> Any:
+        """Instances built from the keys 0 to 3 under vmap and jit, as constructed."""
         keys = jnp.stack([self.key(i) for i in range(4)])
         with quick_compilation():
             return eqx.filter_jit(eqx.filter_vmap(self.case.make))(keys)
 
-    def layer(self, i: int) -> AbstractBijection:
-        """The layer of `stack` made from key `i`."""
+    def built_inside(self, i: int) -> Any:
+        """The instance of `stack` made from key `i`."""
         return layer_of(self.stack, i)
+
+    @cached_property
+    def special_numbers(self) -> list[float]:
+        """Zero, one, a million, and the case's own knots and ends, at initial and at random parameters."""
+        return [0.0, 1.0, -1.0, 1e6, -1e6, *self.case.special(self.initial), *self.case.special(self.noisy)]
+
+
+class Study(Subject):
+    """A bijection at random points."""
+
+    @property
+    def bijection(self) -> AbstractBijection:
+        return self.noisy
 
     @cached_property
     def x(self) -> np.ndarray:
@@ -311,16 +325,97 @@ class Study:
         """The transform at the preimages of `y`."""
         return measure(self.bijection, self.inverse.value, self.condition)
 
+
+class DensityStudy(Subject):
+    """A distribution, its draws, and what its density is there."""
+
+    # Rows of the large batches: draws, and portions of a grid.
+    many = 4096
+
+    @property
+    def dist(self) -> AbstractDistribution:
+        return self.noisy
+
+    @property
+    def one_condition(self) -> np.ndarray | None:
+        return None if self.condition is None else self.condition[0]
+
     @cached_property
-    def special_numbers(self) -> list[float]:
-        """Zero, one, a million, and the case's own knots and ends, at initial and at random parameters."""
-        return [0.0, 1.0, -1.0, 1e6, -1e6, *self.case.special(self.initial), *self.case.special(self.bijection)]
+    def drawn(self) -> tuple[np.ndarray, np.ndarray]:
+        """Many draws for one condition, and their log densities from the same pass."""
+        x, log_prob = self.dist.sample_and_log_prob(jr.key(crc32(self.case.id.encode())), self.many, self.one_condition)
+        return np.asarray(x), np.asarray(log_prob)
+
+    @property
+    def x(self) -> np.ndarray:
+        """A few of the draws."""
+        return self.drawn[0][: self.n]
+
+    def log_prob(self, dist: AbstractDistribution, x: np.ndarray) -> np.ndarray:
+        """The log density at any number of events for one condition, from plain calls of one shape."""
+        found = []
+        for start in range(0, len(x), self.many):
+            rows = np.minimum(np.arange(start, start + self.many), len(x) - 1)
+            found.append(np.asarray(dist.log_prob(x[rows].astype(FLOAT), self.one_condition)))
+        return np.concatenate(found)[: len(x)].astype(np.float64)
 
 
-@lru_cache(maxsize=None)
+@cache
 def study(case) -> Study:
-    """The one `Study` of a case."""
+    """The one `Study` of a bijection's case."""
     return Study(case)
+
+
+@cache
+def density_study(case) -> DensityStudy:
+    """The one `DensityStudy` of a distribution's case."""
+    return DensityStudy(case)
+
+
+@dataclasses.dataclass
+class DensityRecord:
+    """`log_prob` of a distribution at rows, one condition each, and the gradients of its sum.
+
+    `broadcast` is the log density of the first four events for each of the first four conditions.
+    """
+
+    log_prob: Any
+    grad_params: list[np.ndarray]
+    grad_x: Any
+    grad_condition: Any = None
+    broadcast: Any = None
+
+
+@eqx.filter_jit
+def _density(dist, x, condition, counted):
+    arrays, rest = eqx.partition(dist, eqx.is_inexact_array)
+    differentiable = condition is not None and jnp.issubdtype(condition.dtype, jnp.floating)
+
+    def loss(diff, label):
+        arrays, x, condition = diff
+        log_prob = eqx.combine(arrays, rest).log_prob(x, condition if differentiable else label)
+        return jnp.where(counted, log_prob, 0).sum(), log_prob
+
+    diff = (arrays, x, condition if differentiable else None)
+    grads, log_prob = jax.grad(loss, has_aux=True)(diff, condition)
+    found = {"log_prob": log_prob, "grad_x": grads[1], "grad_condition": grads[2]}
+    if condition is not None:
+        found["broadcast"] = dist.log_prob(x[:4, None], condition[:4])
+    return found, jax.tree.leaves(grads[0])
+
+
+def measure_density(
+    dist: AbstractDistribution, x: np.ndarray, condition: np.ndarray | None, counted: np.ndarray | None = None
+) -> DensityRecord:
+    """A `DensityRecord` at `ROWS` events or fewer, each with its condition; those not `counted` add no gradient."""
+    n = len(x)
+    counted = np.arange(ROWS) < n if counted is None else counted
+    assert 0 < n <= ROWS
+    rows = np.minimum(np.arange(ROWS), n - 1)
+    labels = None if condition is None else jnp.asarray(condition[rows])
+    found, grads = _density(dist, jnp.asarray(x[rows], FLOAT), labels, jnp.asarray(counted))
+    found = {name: value if name == "broadcast" else value[:n] for name, value in found.items() if value is not None}
+    return DensityRecord(**jax.tree.map(np.asarray, found), grad_params=list(map(np.asarray, grads)))
 
 
 def layer_of(stack: Any, i: int) -> Any:

@@ -1,4 +1,4 @@
-"""A PRNG for building test cases: a hash of a counter, ten times cheaper to compile than JAX's own. Not for statistics."""
+"""A PRNG for building test cases: a hash of a counter, ten times cheaper to compile than JAX's. Not for statistics."""
 
 import math
 

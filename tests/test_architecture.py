@@ -17,8 +17,7 @@ import jax.random as jr
 import pytest
 
 import flowlib
-from cases import BIJECTIONS
-from cases_distributions import DISTRIBUTIONS
+from cases import BIJECTIONS, DISTRIBUTIONS
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "flowlib"

@@ -51,7 +51,7 @@ def test_the_reference_posterior_equals_quadrature(key, observation):
     grid = np.linspace(-1, 1, 4001)
     # The first coordinate's density: each component by itself factorises.
     parts = [[stats.norm.pdf(grid, loc, scale) for loc in observation] for scale in (1.0, 0.1)]
-    density = sum(first * np.trapezoid(second, grid) for first, second in parts)
+    density = np.sum([first * np.trapezoid(second, grid) for first, second in parts], axis=0)
     cdf = np.cumsum(density) / density.sum()
     assert stats.kstest(draws[:, 0], lambda x: np.interp(x, grid, cdf)).pvalue > 1e-4
 

@@ -1,6 +1,7 @@
 """Fits that go wrong: losses and updates that are not finite, interruptions."""
 
 import re
+import signal
 import warnings
 
 import equinox as eqx
@@ -12,7 +13,7 @@ import pytest
 
 from flowlib.errors import NonFiniteWarning
 from flowlib.train import fit_to_data, fit_to_key_based_loss
-from flowlib.train._progress import Progress
+from flowlib.train._progress import Interrupts, Progress
 from train_tools import Counter, gaussian
 
 # 20 rows: 4 for validation, and 16 for training in 4 batches of 4.
@@ -93,11 +94,9 @@ def test_a_validation_loss_that_is_not_finite_stops_the_fit(key):
 
 def test_a_nan_model_is_never_the_best_one(key):
     # FlowJAX: infinity is the least of nothing but infinities, and a NaN model comes back.
-    broken = gaussian((10 * float(jnp.finfo(float).max) ** 0.5, 0.0))
+    broken = gaussian((10 * float(jnp.finfo(jnp.result_type(float)).max) ** 0.5, 0.0))
     with pytest.warns(NonFiniteWarning, match="step 0 of epoch 0"):
-        flow, losses = fit_to_data(
-            key, broken, np.ones((20, 2)), batch_size=4, max_epochs=3, show_progress=False
-        )
+        flow, losses = fit_to_data(key, broken, np.ones((20, 2)), batch_size=4, max_epochs=3, show_progress=False)
     assert eqx.tree_equal(flow, broken)
     assert not np.isfinite(losses["train"]).any()
 
@@ -121,7 +120,7 @@ class InterruptAt:
     def __call__(self, done, **values):
         self.seen = done
         if done >= self.done:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_an_interrupted_fit_returns_what_it_reached(key, monkeypatch):
@@ -136,6 +135,15 @@ def test_an_interrupted_fit_returns_what_it_reached(key, monkeypatch):
             key, Counter(), loss_fn=FailAt(1000, "nan"), steps=100, optimizer=KWARGS["optimizer"], show_progress=False
         )
     assert fitted.n == len(losses) == interrupt.seen < 100
+
+
+def test_a_second_interrupt_is_not_held_back():
+    with Interrupts() as interrupts:
+        signal.raise_signal(signal.SIGINT)
+        assert interrupts.pressed
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_an_exception_closes_the_bar(key, monkeypatch, capsys):

@@ -1,6 +1,6 @@
 """Small models and losses that the tests of fitting share."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -10,12 +10,24 @@ from jaxtyping import Array
 
 from flowlib.bijections import Affine
 from flowlib.distributions import AbstractDistribution, StandardNormal, Transformed
+from flowlib.parameters import partition_trainable
 from flowlib.support import Real
 
 
 def gaussian(loc=(0.0, 0.0), scale=(1.0, 1.0)):
     """N(loc, diag(scale^2)), with trainable loc and scale: the simplest flow."""
     return Transformed(StandardNormal((2,)), Affine(jnp.array(loc), jnp.array(scale)))
+
+
+def affine_of(flow) -> Any:
+    """The bijection of a `gaussian`."""
+    assert isinstance(flow.bijection, Affine)
+    return flow.bijection
+
+
+def halves(tree) -> tuple[Any, Any]:
+    """The trainable half and the rest, of types that fit everywhere."""
+    return partition_trainable(tree)
 
 
 class Regression(AbstractDistribution):
@@ -33,9 +45,11 @@ class Regression(AbstractDistribution):
         return Real()
 
     def _log_prob(self, x, condition):
+        assert condition is not None
         return jax.scipy.stats.norm.logpdf(x - self.weight * condition)
 
     def _sample(self, key, condition):
+        assert condition is not None
         return jr.normal(key, dtype=self.weight.dtype) + self.weight * condition
 
 

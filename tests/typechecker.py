@@ -1,4 +1,4 @@
-"""The run-time check of flowlib's annotations: beartype, with the numeric tower of PEP 484 (an int where a float may be)."""
+"""The run-time check of flowlib's annotations: beartype, which here takes an int for a float (PEP 484)."""
 
 from beartype import BeartypeConf, beartype
 

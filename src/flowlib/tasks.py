@@ -48,7 +48,7 @@ class GaussianMixtureSimulator(Module):
     prior_bound: float = eqx.field(static=True)
     prior: Uniform
 
-    def __init__(self, dim: int = 2, prior_bound: int | float = 10.0):
+    def __init__(self, dim: int = 2, prior_bound: float = 10.0):
         self.dim = check_count(dim, "dim")
         check_positive(prior_bound, "prior_bound")
         self.prior_bound = float(prior_bound)

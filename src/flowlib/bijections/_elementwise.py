@@ -47,7 +47,8 @@ class Exp(AbstractBijection):
         return jnp.exp(x), x.sum()
 
     def _inverse_and_log_det(self, y: Array, condition: Array | None = None):
-        x = jnp.log(y)
+        # XLA takes a subnormal number for 0, whose logarithm would make a density inf - inf.
+        x = jnp.log(jnp.maximum(y, jnp.finfo(y.dtype).tiny))
         return x, -x.sum()
 
 

@@ -10,7 +10,13 @@ from jaxtyping import Array, ArrayLike, PRNGKeyArray
 from paramax import AbstractUnwrappable, unwrap
 
 from flowlib.constraints import broadcast, finite, positive
-from flowlib.distributions._special import HALF_LOG_2PI, digamma_excess, power_term, stirling_remainder
+from flowlib.distributions._special import (
+    HALF_LOG_2PI,
+    digamma_excess,
+    power_term,
+    stirling_remainder,
+    zero_times_infinity,
+)
 from flowlib.distributions._statistics import AbstractCdf
 from flowlib.support import Interval, Support
 
@@ -64,9 +70,13 @@ class Beta(AbstractCdf):
         alpha, beta, total = self._parameters()
         mean, rest = alpha / total, beta / total
         log_total = jnp.log(total)
+        at_zero, at_one = x == 0, x == 1
+        zeros = (at_zero & (alpha > 1)) | (at_one & (beta > 1))
+        clash = zero_times_infinity(zeros, (at_zero & (alpha < 1)) | (at_one & (beta < 1)))
+        x = jnp.where(clash, mean, x)
         lower = power_term(alpha - 1, x, x - mean, mean, jnp.log(alpha) - log_total)
         upper = power_term(beta - 1, 1 - x, mean - x, rest, jnp.log(beta) - log_total)
-        return (lower + upper + self._log_peak()).sum()
+        return jnp.where(clash, -jnp.inf, (lower + upper + self._log_peak()).sum())
 
     def _parameters(self) -> tuple[Array, Array, Array]:
         return self.alpha, self.beta, self.alpha + self.beta

@@ -10,7 +10,13 @@ from jaxtyping import Array, ArrayLike, PRNGKeyArray
 from paramax import AbstractUnwrappable, unwrap
 
 from flowlib.constraints import broadcast, finite, positive
-from flowlib.distributions._special import HALF_LOG_2PI, digamma_excess, power_term, stirling_remainder
+from flowlib.distributions._special import (
+    HALF_LOG_2PI,
+    digamma_excess,
+    power_term,
+    stirling_remainder,
+    zero_times_infinity,
+)
 from flowlib.distributions._statistics import AbstractCdf
 from flowlib.support import Positive, Support
 
@@ -61,9 +67,11 @@ class Gamma(AbstractCdf):
         # Relative to the mean: the leading terms of log Gamma(a) then cancel on paper.
         a, scale = self.concentration, self.scale
         mean, log_mean = a * scale, jnp.log(a) + jnp.log(scale)
+        clash = zero_times_infinity((x == 0) & (a > 1), (x == 0) & (a < 1))
+        x = jnp.where(clash, mean, x)
         power = power_term(a - 1, x, x - mean, mean, log_mean)
         peak = -0.5 * jnp.log(a) - jnp.log(scale) - stirling_remainder(a) - HALF_LOG_2PI
-        return (power - (x - mean) / scale + peak).sum()
+        return jnp.where(clash, -jnp.inf, (power - (x - mean) / scale + peak).sum())
 
     def _sample(self, key: PRNGKeyArray, condition: Array | None) -> Array:
         return self._sample_batch(key, 1, condition)[0]

@@ -59,3 +59,8 @@ def power_term(exponent: Array, x: Array, difference: Array, centre: Array, log_
     corner = (exponent == 0) & (x == 0)
     far = jnp.log(jnp.where(near, 1, jnp.where(corner, jnp.finfo(x.dtype).tiny, x))) - log_centre
     return exponent * jnp.where(near, close, far)
+
+
+def zero_times_infinity(zeros: Array, poles: Array) -> Array:
+    """Whether a product of densities has a factor 0 and a factor infinity; it is then taken to be 0, and never NaN."""
+    return zeros.any() & poles.any()

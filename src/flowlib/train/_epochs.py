@@ -124,13 +124,14 @@ def _train(problem, state, rows, key):
 
     def step(state, batch):
         rows, count, number = batch
-        begun = state.running
         loss_fn = partial(problem.batch_loss, rows=rows, count=count, key=jr.fold_in(key, number))
-        state, loss = advance(state, loss_fn, problem.optimizer, problem.learning_rate)
-        return state, (loss, begun, state.running)
+        return advance(state, loss_fn, problem.optimizer, problem.learning_rate)
 
-    state, (losses, begun, good) = _scan(step, state, batches)
-    return state, _row_mean(losses, batches.counts, begun), _row_mean(losses, batches.counts, good)
+    first_step = state.step
+    state, losses = _scan(step, state, batches)
+    number, n_good = jnp.arange(len(losses), dtype=jnp.int32), state.step - first_step
+    taken, good = (_row_mean(losses, batches.counts, included) for included in (number <= n_good, number < n_good))
+    return state, taken, good
 
 
 def _validate(problem, state):
@@ -167,7 +168,7 @@ def _scan(body, carry, batches):
     carry, out = jax.lax.scan(body, carry, (batches.full, counts, jnp.arange(n_full, dtype=jnp.int32)))
     if batches.rest is not None:
         carry, last = body(carry, (batches.rest, None, n_full))
-        out = jax.tree.map(lambda losses, loss: jnp.append(losses, loss), out, last)
+        out = jnp.append(out, last)
     return carry, out
 
 

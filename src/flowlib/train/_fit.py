@@ -17,7 +17,7 @@ from flowlib.train._data import as_arrays, check_finite, count_validation, split
 from flowlib.train._epochs import MAX_EPOCHS, EpochProblem, run_epochs
 from flowlib.train._losses import AbstractRowLoss, MaximumLikelihoodLoss
 from flowlib.train._optimizer import check_optimizer
-from flowlib.train._progress import Pace, Progress, warn_of_failure, warn_of_interrupt, was_lost
+from flowlib.train._progress import Interrupts, Pace, Progress, warn_of_failure, warn_of_interrupt
 from flowlib.train._state import FAILURES, Status, initial_state, trainable_half
 
 T = TypeVar("T")
@@ -34,9 +34,9 @@ def fit_to_data(
     learning_rate: ArrayLike | Callable[[Array], Array] = 5e-4,
     optimizer: optax.GradientTransformation | None = None,
     max_epochs: int = 100,
-    max_patience: int | float = 5,
+    max_patience: float = 5,
     batch_size: int = 100,
-    val_prop: int | float = 0.1,
+    val_prop: float = 0.1,
     return_best: bool = True,
     show_progress: bool = True,
 ) -> tuple[T, dict[str, list[float]]]:
@@ -84,6 +84,7 @@ def fit_to_data(
     """
     key = check_key(key)
     max_epochs, batch_size = check_count(max_epochs, "max_epochs", 0), check_count(batch_size, "batch_size")
+    shown_patience = max_patience
     max_patience = _NO_LIMIT if max_patience == math.inf else check_count(max_patience, "max_patience", 0)
     learning_rate = check_optimizer(optimizer, learning_rate)
     loss_fn = MaximumLikelihoodLoss() if loss_fn is None else loss_fn
@@ -99,24 +100,17 @@ def fit_to_data(
         static, arrays, train_rows, val_rows, loss_fn, optimizer, learning_rate, _int32(max_patience), batch_size
     )
     losses: dict[str, list[float]] = {"train": [], "val": []}
-    pace, status, history, interrupted = Pace(MAX_EPOCHS), Status.RUNNING, None, False
-    with Progress(max_epochs, "epoch", show_progress) as progress:
-        try:
-            while status == Status.RUNNING and len(losses["train"]) < max_epochs:
-                epochs = pace.next(max_epochs - len(losses["train"]))
-                state, history = run_epochs((problem, _int32(epochs)), state)
-                status, fruitless = _record(losses, state, history, n_val)
-                pace.done()
-                latest = {name: values[-1] for name, values in losses.items() if values}
-                progress.show(len(losses["train"]), **latest, patience=f"{fruitless}/{max_patience}")
-        except KeyboardInterrupt:
-            if was_lost(state):
-                raise
-            interrupted = True
-            if history is not None:
-                status, _ = _record(losses, state, history, n_val)
+    pace, status = Pace(MAX_EPOCHS), Status.RUNNING
+    with Progress(max_epochs, "epoch", show_progress) as progress, Interrupts() as interrupts:
+        while status == Status.RUNNING and len(losses["train"]) < max_epochs and not interrupts.pressed:
+            epochs = pace.next(max_epochs - len(losses["train"]))
+            state, history = run_epochs((problem, _int32(epochs)), state)
+            status, fruitless = _record(losses, state, history, n_val)
+            pace.done()
+            latest = {name: values[-1] for name, values in losses.items() if values}
+            progress.show(len(losses["train"]), **latest, patience=f"{fruitless}/{shown_patience}")
 
-    if status in FAILURES or interrupted:
+    if status in FAILURES or interrupts.pressed:
         _warn(status, state, problem, losses, return_best)
     return eqx.combine(state.best_params if return_best else state.params, static), losses
 
@@ -129,11 +123,11 @@ def _begin(key, params, optimizer, rows, n_val):
 
 
 def _record(losses, state, history, n_val):
-    """Add the epochs of a dispatch to the losses, those that are not there yet; returns its status and patience."""
+    """Add the epochs of a dispatch to the losses; returns its status, and the epochs since the best one."""
     history, epoch, status, fruitless = jax.device_get((history, state.epoch, state.status, state.fruitless))
     for i, name in enumerate(("train", "val") if n_val else ("train",)):
-        losses[name].extend(history[: epoch - len(losses[name]), i].tolist())
-    return Status(status), fruitless
+        losses[name].extend(history[: int(epoch) - len(losses[name]), i].tolist())
+    return Status(int(status)), int(fruitless)
 
 
 def _warn(status, state, problem, losses, return_best):

@@ -14,7 +14,7 @@ from flowlib._arrays import check_count, check_key
 from flowlib.distributions import AbstractDistribution
 from flowlib.train._losses import ElboLoss
 from flowlib.train._optimizer import check_optimizer
-from flowlib.train._progress import Pace, Progress, warn_of_failure, warn_of_interrupt, was_lost
+from flowlib.train._progress import Interrupts, Pace, Progress, warn_of_failure, warn_of_interrupt
 from flowlib.train._state import FAILURES, Status, initial_state, trainable_half
 from flowlib.train._steps import MAX_STEPS, StepProblem, run_steps
 
@@ -120,26 +120,19 @@ def _fit(key, tree, loss_fn, steps, learning_rate, optimizer, show_progress):
     state = _begin(key, params, optimizer)
     problem = StepProblem(static, loss_fn, optimizer, learning_rate)
     losses: list[float] = []
-    pace, status, dispatched, interrupted = Pace(MAX_STEPS), Status.RUNNING, None, False
-    with Progress(steps, "step", show_progress) as progress:
-        try:
-            while status == Status.RUNNING and len(losses) < steps:
-                size = jnp.asarray(np.asarray(pace.next(steps - len(losses)), np.int32))
-                state, dispatched = run_steps((problem, size), state)
-                status = _record(losses, state, dispatched)
-                pace.done()
-                progress.show(len(losses), loss=losses[-1])
-        except KeyboardInterrupt:
-            if was_lost(state):
-                raise
-            interrupted = True
-            if dispatched is not None:
-                status = _record(losses, state, dispatched)
+    pace, status = Pace(MAX_STEPS), Status.RUNNING
+    with Progress(steps, "step", show_progress) as progress, Interrupts() as interrupts:
+        while status == Status.RUNNING and len(losses) < steps and not interrupts.pressed:
+            size = jnp.asarray(np.asarray(pace.next(steps - len(losses)), np.int32))
+            state, dispatched = run_steps((problem, size), state)
+            status = _record(losses, state, dispatched)
+            pace.done()
+            progress.show(len(losses), loss=losses[-1])
 
     if status in FAILURES:
         where = f"at step {len(losses) - 1} (counted from zero)"
         warn_of_failure(status, where, losses[-1], "the last finite parameters are returned")
-    elif interrupted:
+    elif interrupts.pressed:
         warn_of_interrupt(f"{len(losses)} steps")
     return eqx.combine(state.params, static), losses
 
@@ -150,9 +143,10 @@ def _begin(key, params, optimizer):
 
 
 def _record(losses, state, dispatched):
-    """Add the losses of a dispatch, those that are not there yet; returns its status."""
+    """Add the losses of a dispatch; returns its status."""
     values, step, status = jax.device_get((dispatched, state.step, state.status))
+    status = Status(int(status))
     # The step that failed made no update, but has a loss.
-    taken = step + (status in FAILURES)
+    taken = int(step) + (status in FAILURES)
     losses.extend(values[: taken - len(losses)].tolist())
-    return Status(status)
+    return status

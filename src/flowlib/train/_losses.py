@@ -28,12 +28,18 @@ class AbstractRowLoss(Module):
     compiles the remainder as a step of its own.
     """
 
-    # The least number of rows a batch needs.
-    min_rows: eqx.AbstractVar[int]
+    @property
+    @abstractmethod
+    def min_rows(self) -> int:
+        """The least number of rows a batch needs."""
 
     @abstractmethod
     def per_row(self, params: Any, static: Any, *arrays: Array, key: PRNGKeyArray | None = None) -> Array:
         """The loss of each row, of shape (rows,)."""
+
+    @abstractmethod
+    def __call__(self, params: Any, static: Any, *arrays: Array, key: PRNGKeyArray | None = None) -> Array:
+        """The mean of `per_row`."""
 
     @abstractmethod
     def check(self, tree: Any, *arrays: Array) -> None:
@@ -106,12 +112,10 @@ class ContrastiveLoss(AbstractRowLoss):
         return self.n_contrastive + 1
 
     @eqx.filter_jit
-    def __call__(
-        self, params: Any, static: Any, x: Array, condition: Array | None, key: PRNGKeyArray
-    ) -> Float[Array, ""]:
+    def __call__(self, params: Any, static: Any, x: Array, condition: Array, key: PRNGKeyArray) -> Float[Array, ""]:
         return self.per_row(params, static, x, condition, key=key).mean()
 
-    def per_row(self, params: Any, static: Any, *arrays: Array | None, key: PRNGKeyArray | None = None) -> Array:
+    def per_row(self, params: Any, static: Any, *arrays: Array, key: PRNGKeyArray | None = None) -> Array:
         x, condition = arrays
         if len(x) < self.min_rows:
             raise ValueError(
@@ -124,7 +128,7 @@ class ContrastiveLoss(AbstractRowLoss):
             [jnp.arange(len(x), dtype=jnp.int32)[:, None], _others(key, len(x), self.n_contrastive)], axis=1
         )
         # One condition for all atoms of a row, so that an embedding of it is computed once.
-        logits = jax.vmap(dist.log_prob, (0, None if condition is None else 0))(x[atoms], condition)
+        logits = jax.vmap(dist.log_prob)(x[atoms], condition)
         prior = prior[atoms].astype(logits.dtype)
         outside = jnp.isneginf(prior)
         logits = jnp.where(outside, -jnp.inf, logits - jnp.where(outside, 0, prior))

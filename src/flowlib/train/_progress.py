@@ -1,10 +1,11 @@
 """What the host does between dispatches: the bar, how much to ask for next, and the warning at a bad end."""
 
+import signal
+import threading
 import time
 import warnings
 from typing import Any
 
-import jax
 from tqdm import tqdm
 
 from flowlib.errors import NonFiniteWarning
@@ -57,9 +58,32 @@ class Progress:
         self._bar.update(done - self._bar.n)
 
 
-def was_lost(state: Any) -> bool:
-    """Whether an interrupted dispatch had already taken the buffers of the state."""
-    return any(leaf.is_deleted() for leaf in jax.tree.leaves(state))
+class Interrupts:
+    """Within this context the first Ctrl-C only sets `pressed`; a second one interrupts as ever.
+
+    A dispatch takes the buffers of the state with it, so an exception in its midst would lose the fit.
+    In other threads, and where the program has a handler of its own, it changes nothing.
+    """
+
+    def __init__(self):
+        self.pressed = False
+        self._installed = False
+
+    def __enter__(self) -> "Interrupts":
+        is_main = threading.current_thread() is threading.main_thread()
+        if is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self._press)
+            self._installed = True
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._installed:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _press(self, number, frame):
+        if self.pressed:
+            signal.default_int_handler(number, frame)
+        self.pressed = True
 
 
 def warn_of_failure(status: Status, where: str, value: float, kept: str) -> None:
