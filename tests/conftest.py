@@ -16,6 +16,7 @@ from zlib import crc32  # noqa: E402
 
 import jax  # noqa: E402
 import jax.random as jr  # noqa: E402
+import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -63,6 +64,14 @@ def compiles() -> CompileCounter:
 def key(request: pytest.FixtureRequest) -> jax.Array:
     """A PRNG key of the test's own, the same in every run."""
     return jr.key(crc32(request.node.nodeid.partition("@")[0].encode()))
+
+
+@pytest.fixture
+def unchecked_annotations() -> Iterator[None]:
+    """For tests of bad input: the library's own errors, not those of the run-time check of its annotations."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def pytest_configure(config: pytest.Config) -> None:

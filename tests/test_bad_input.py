@@ -10,7 +10,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-import jaxtyping
 import numpy as np
 import pytest
 
@@ -18,6 +17,9 @@ from flowlib import bijections as bij
 from flowlib import distributions as dst
 from flowlib import flows
 from flowlib.nn import MLP
+
+# Users have no run-time check of annotations, which would be the first to complain.
+pytestmark = pytest.mark.usefixtures("unchecked_annotations")
 
 KEY = jr.key(0)
 NORMAL = dst.StandardNormal((2,))
@@ -145,14 +147,6 @@ TYPES = {
     "ragged": (lambda: NORMAL.log_prob([[1.0], [1.0, 2.0]]), "x must"),
     "no function": (lambda: bij.FunctionBijection(3, ()), "fn to be callable, got int"),
 }
-
-
-@pytest.fixture(autouse=True)
-def unchecked_annotations():
-    """Users have no run-time check of annotations, which would be the first to complain."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def single_line(error):

@@ -227,7 +227,7 @@ def test_surplus_condition_is_ignored(case):
 
 
 @each_bijection
-def test_bad_input_is_a_one_line_error_with_expected_and_got(case):
+def test_bad_input_is_a_one_line_error_with_expected_and_got(case, unchecked_annotations):
     s = study(case)
     b = s.bijection
     condition = None if s.condition is None else s.condition[0]

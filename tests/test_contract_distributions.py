@@ -42,22 +42,26 @@ def abstract_condition(s, batch, dtype=None):
 def test_results_have_the_shape_sample_shape_then_condition_batch_then_event(case):
     """From every method, for int and tuple sample shapes and for typed and legacy keys; traced, not compiled."""
     s = density_study(case)
-    batches = [()] if s.condition is None else [(), (2, 3)]
-    for sample_shape, batch, key in zip(
-        [(), 4, (2, 1), (0,)], batches * 4, [jr.key(0), jr.PRNGKey(0), jr.key(0), jr.key(0)], strict=False
-    ):
-        condition = abstract_condition(s, batch)
+    for name, sample_shape, batch, key in [
+        ("sample", (), (2, 3), jr.key(0)),
+        ("sample_and_log_prob", 4, (3,), jr.PRNGKey(0)),
+        ("sample", (2, 1), (), jr.PRNGKey(0)),
+        ("sample_and_log_prob", (0,), (2,), jr.key(0)),
+    ]:
+        batch = batch if s.condition is not None else ()
         leading = (sample_shape if isinstance(sample_shape, tuple) else (sample_shape,)) + batch
-        x = eqx.filter_eval_shape(lambda k, c, n=sample_shape: s.dist.sample(k, n, c), key, condition)
-        assert x.shape == leading + s.dist.shape
-        both = eqx.filter_eval_shape(lambda k, c, n=sample_shape: s.dist.sample_and_log_prob(k, n, c), key, condition)
-        assert [r.shape for r in both] == [leading + s.dist.shape, leading]
+        method = getattr(s.dist, name)
+        found = eqx.filter_eval_shape(
+            lambda k, c, m=method, n=sample_shape: m(k, n, c), key, abstract_condition(s, batch)
+        )
+        expected = [leading + s.dist.shape, leading]
+        assert [r.shape for r in jax.tree.leaves(found)] == expected[: 1 if name == "sample" else 2]
 
 
 @each_distribution
 def test_log_prob_broadcasts_batches_as_numpy_does(case):
     s = density_study(case)
-    pairs = [((), ()), ((3,), ()), ((2, 3), ())]
+    pairs = [((), ()), ((3,), ()), ((2, 3), ()), ((0,), ())]
     if s.condition is not None:
         pairs += [((), (4,)), ((3, 1), (4,)), ((2, 1, 3), (4, 1))]
     for batch, condition_batch in pairs:
@@ -87,7 +91,7 @@ def test_dtype_of_parameters_is_that_of_draws(case):
         wide = jnp.float64 if dtype == jnp.float64 else jnp.float32
         x = jax.ShapeDtypeStruct(s.dist.shape, dtype)
         assert eqx.filter_eval_shape(lambda d, x, c: d.log_prob(x, c), dist, x, condition).dtype == wide
-        if has_arrays:
+        if has_arrays and dtype == jnp.bfloat16:
             x, log_prob = eqx.filter_eval_shape(lambda d, c: d.sample_and_log_prob(jr.key(0), 2, c), dist, condition)
             assert (x.dtype, log_prob.dtype) == (dtype, wide)
     whole = jax.ShapeDtypeStruct(s.dist.shape, jnp.int32)
@@ -105,7 +109,7 @@ def _cast(leaf, dtype):
 
 
 @each_distribution
-def test_bad_input_is_a_one_line_error_with_expected_and_got(case):
+def test_bad_input_is_a_one_line_error_with_expected_and_got(case, unchecked_annotations):
     s = density_study(case)
     d, x, c, key = s.dist, s.x[0], s.one_condition, jr.key(0)
     for method in (d.sample, d.sample_and_log_prob):
@@ -262,11 +266,14 @@ def test_draws_follow_the_density(case):
 
 
 def grid(s, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Points and trapezoidal weights that cover the draws: x = m + a sinh t in each coordinate."""
-    x = s.drawn[0].astype(np.float64)
-    t = np.linspace(-5, 5, n)
-    axes = [(np.median(column) + 0.7 * column.std() * np.sinh(t)) for column in x.T]
-    slopes = [0.7 * column.std() * np.cosh(t) * (t[1] - t[0]) for column in x.T]
+    """Points and trapezoidal weights beyond the furthest draw: x = m + a sinh t in each coordinate."""
+    axes, slopes = [], []
+    for column in s.drawn[0].astype(np.float64).T:
+        centre, width = np.median(column), 0.7 * stats.iqr(column)
+        reach = max(4, 1.2 * np.arcsinh(np.abs(column - centre).max() / width))
+        t = np.linspace(-reach, reach, n)
+        axes.append(centre + width * np.sinh(t))
+        slopes.append(width * np.cosh(t) * (t[1] - t[0]))
     points = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(axes))
     return points, np.prod(np.meshgrid(*slopes, indexing="ij"), 0).ravel()
 
@@ -277,7 +284,7 @@ def test_premade_flow_integrates_to_one(case):
     s = density_study(case)
     if case.size <= 2:
         for dist in (s.initial, s.dist):
-            points, weights = grid(s, s.many if case.size == 1 else 128)
+            points, weights = grid(s, s.many if case.size == 1 else 160)
             assert abs(np.exp(s.log_prob(dist, points)) @ weights - 1) < 1e-3
 
 
@@ -287,7 +294,8 @@ def test_draws_of_a_flow_in_one_dimension_have_the_integral_of_the_density_as_cd
     s = density_study(case)
     if case.size == 1:
         points, weights = grid(s, s.many)
-        cdf = np.cumsum(np.exp(s.log_prob(s.dist, points)) * weights)
+        masses = np.exp(s.log_prob(s.dist, points)) * weights
+        cdf = np.cumsum(masses) - masses / 2
         uniform = np.sort(np.interp(s.drawn[0][:, 0], points[:, 0], cdf))
         empirical = (np.arange(s.many) + 0.5) / s.many
         assert np.abs(uniform - empirical).max() < 2.7 / np.sqrt(s.many) + 1e-3

@@ -37,8 +37,9 @@ class FailAt(eqx.Module):
         if self.how == "gradient":
             # Zero, with an infinite slope.
             return -n + jnp.where(reached, jnp.sqrt(jnp.abs(n - self.at)), 0.0)
-        if self.how == "validation" and len(arrays[0]) == 3:
-            return jnp.where(reached, jnp.nan, -n)
+        if self.how.startswith("validation"):
+            bad = float(self.how.split()[1])
+            return jnp.where(reached, bad, -n) if len(arrays[0]) == 3 else -n
         return jnp.where(reached, float(self.how), -n) if self.how in ("nan", "inf", "-inf") else -n
 
 
@@ -84,12 +85,13 @@ def test_a_failure_in_the_first_epoch_keeps_what_was_reached(key):
     assert fit(key, 3, "inf")[0] == 0
 
 
-def test_a_validation_loss_that_is_not_finite_stops_the_fit(key):
-    n, losses, message = fit(key, 8, "validation", val_prop=0.15)
+@pytest.mark.parametrize("value", ["nan", "-inf"])
+def test_a_validation_loss_that_is_not_finite_stops_the_fit(key, value):
+    n, losses, message = fit(key, 8, f"validation {value}", val_prop=0.15)
     # 17 rows for training are 5 steps: epochs end at 5 and 10.
     assert n == 5
-    assert "validation loss became nan after epoch 1" in message
-    np.testing.assert_equal(losses["val"], [-5, np.nan])
+    assert f"validation loss became {value} after epoch 1 (counted from zero) and 10 steps" in message
+    np.testing.assert_array_equal(losses["val"], [-5, float(value)])
 
 
 def test_a_nan_model_is_never_the_best_one(key):

@@ -8,6 +8,8 @@ import numpy as np
 import optax
 import pytest
 
+from flowlib.distributions import StandardNormal
+from flowlib.flows import coupling_flow
 from flowlib.parameters import freeze
 from flowlib.train import MaximumLikelihoodLoss, fit_to_data
 from train_tools import Regression, affine_of, gaussian, halves, mean_loss
@@ -111,14 +113,19 @@ def test_a_conditional_fit_is_least_squares(key):
     np.testing.assert_allclose(fitted.weight, (c * y).sum() / (c * c).sum(), atol=1e-3)
 
 
-def test_a_second_fit_compiles_nothing(key, compiles):
-    x = jnp.asarray(X, float)
-    fit_to_data(key, gaussian(), x, max_epochs=2, **QUIET)
-    flow = gaussian((0.5, 0.5))
+def test_a_second_fit_of_a_flow_built_anew_compiles_nothing(key, compiles):
+    def build(key):
+        return coupling_flow(key, base_dist=StandardNormal((2,)), cond_dim=1, flow_layers=2, nn_width=5)
+
+    data = jnp.asarray(X, float), jnp.asarray(X[:, :1], float)
+    fit_to_data(key, build(key), data, max_epochs=2, **QUIET)
+    flow = build(jr.key(1))
     with compiles.expect_none():
-        fit_to_data(
-            key, flow, x, max_epochs=50, max_patience=20, learning_rate=0.1, return_best=False, **QUIET
-        )  # fmt: skip
+        _, losses = fit_to_data(
+            key, flow, data, max_epochs=50, max_patience=50, learning_rate=0.01, return_best=False, **QUIET
+        )
+    assert len(losses["train"]) == 50
+    assert losses["train"][-1] < losses["train"][0]
 
 
 def test_optimisers_and_schedules_are_told_apart_by_identity(key, compiles):

@@ -63,7 +63,7 @@ class Coupling(AbstractBijection):
         nn_width: int = 50,
         nn_depth: int = 1,
         nn_activation: Callable = jax.nn.relu,
-        mask: ArrayLike | None = None,
+        mask: ArrayLike | Sequence[bool] | None = None,
         conditioner: Callable[[Array], Array] | None = None,
     ):
         dim = check_count(dim, "dim")

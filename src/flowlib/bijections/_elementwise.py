@@ -1,5 +1,6 @@
 """Parameter-free maps of each coordinate: identity, exponential, sigmoid and softplus."""
 
+import math
 from typing import ClassVar
 
 import equinox as eqx
@@ -48,7 +49,8 @@ class Exp(AbstractBijection):
 
     def _inverse_and_log_det(self, y: Array, condition: Array | None = None):
         # XLA takes a subnormal number for 0, whose logarithm would make a density inf - inf.
-        x = jnp.log(jnp.maximum(y, jnp.finfo(y.dtype).tiny))
+        tiny = jnp.finfo(y.dtype).tiny
+        x = jnp.where(y < tiny, math.log(tiny), jnp.log(jnp.where(y < tiny, 1, y)))
         return x, -x.sum()
 
 

@@ -58,7 +58,7 @@ class MaskedAutoregressive(AbstractBijection):
         nn_width: int = 50,
         nn_depth: int = 1,
         nn_activation: Callable = jax.nn.relu,
-        order: ArrayLike | None = None,
+        order: ArrayLike | Sequence[int] | None = None,
     ):
         dim, key = check_count(dim, "dim"), check_key(key)
         self.transformers = Transformers(transformer, dim, "MaskedAutoregressive")

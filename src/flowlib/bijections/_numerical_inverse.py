@@ -1,5 +1,6 @@
 """Bijections whose inverse is found numerically, among them any Python function."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -200,16 +201,17 @@ def solve_bijection(
     `condition` is None, shared or one for each row.
     """
     n, shape = len(y), peel(bijection).shape
+    size = math.prod(shape)
     shared = condition is None or condition.ndim == len(peel(bijection).cond_shape)
     args, rows = ((bijection, condition), None) if shared else ((bijection, None), condition)
     x, found = solve(
         _flat_transform,
-        y.reshape(n, -1),
+        y.reshape(n, size),
         args,
         rows,
         structure=structure,
         tolerance=tolerance,
-        guesses=None if guess is None else guess.reshape(n, -1),
+        guesses=None if guess is None else guess.reshape(n, size),
     )
     x = jnp.where(found[:, None], x, jnp.nan).reshape(n, *shape)
     if throw:

@@ -148,7 +148,7 @@ def density_batch(dist: AbstractDistribution, x: Array, condition: Array | None 
     dist = unwrap_own(dist)
     safe, inside = jax.vmap(dist.support.guard)(x)
     log_prob = jnp.where(inside, dist._log_prob_batch(safe, _own(dist, condition)), -jnp.inf)
-    has_nan = jnp.isnan(x).reshape(len(x), -1).any(axis=1)
+    has_nan = jnp.isnan(x).any(axis=tuple(range(1, x.ndim)))
     return jnp.where(has_nan, jnp.nan, log_prob)
 
 

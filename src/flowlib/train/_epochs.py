@@ -95,10 +95,11 @@ def _epoch(problem, state):
     if len(problem.val_rows):
         judged = val_loss = _validate(problem, state)
 
-    status = jnp.where(state.running & ~jnp.isfinite(judged), Status.BAD_VALIDATION, state.status)
+    finite = jnp.isfinite(judged)
+    status = jnp.where(state.running & ~finite, Status.BAD_VALIDATION, state.status)
     # An epoch cut short counts only where there is nothing better, and not if cut at its first step.
     eligible = state.running | (jnp.isinf(state.best_loss) & (state.step > first_step))
-    better = eligible & (judged < state.best_loss)
+    better = eligible & finite & (judged < state.best_loss)
     fruitless = jnp.where(better, 0, state.fruitless + 1)
     impatient = (status == Status.RUNNING) & (fruitless > problem.max_patience)
     state = TrainState(

@@ -84,8 +84,8 @@ def fit_to_data(
     """
     key = check_key(key)
     max_epochs, batch_size = check_count(max_epochs, "max_epochs", 0), check_count(batch_size, "batch_size")
-    shown_patience = max_patience
-    max_patience = _NO_LIMIT if max_patience == math.inf else check_count(max_patience, "max_patience", 0)
+    if max_patience != math.inf:
+        max_patience = check_count(max_patience, "max_patience", 0)
     learning_rate = check_optimizer(optimizer, learning_rate)
     loss_fn = MaximumLikelihoodLoss() if loss_fn is None else loss_fn
     params, static = trainable_half(dist)
@@ -96,8 +96,9 @@ def fit_to_data(
         loss_fn.check(dist, *arrays)
 
     state, train_rows, val_rows = _begin(key, params, optimizer, len(arrays[0]), n_val)
+    patience = _int32(min(max_patience, _NO_LIMIT))
     problem = EpochProblem(
-        static, arrays, train_rows, val_rows, loss_fn, optimizer, learning_rate, _int32(max_patience), batch_size
+        static, arrays, train_rows, val_rows, loss_fn, optimizer, learning_rate, patience, batch_size
     )
     losses: dict[str, list[float]] = {"train": [], "val": []}
     pace, status = Pace(MAX_EPOCHS), Status.RUNNING
@@ -108,7 +109,7 @@ def fit_to_data(
             status, fruitless = _record(losses, state, history, n_val)
             pace.done()
             latest = {name: values[-1] for name, values in losses.items() if values}
-            progress.show(len(losses["train"]), **latest, patience=f"{fruitless}/{shown_patience}")
+            progress.show(len(losses["train"]), **latest, patience=f"{fruitless}/{max_patience}")
 
     if status in FAILURES or interrupts.pressed:
         _warn(status, state, problem, losses, return_best)
@@ -144,7 +145,8 @@ def _warn(status, state, problem, losses, return_best):
         kept = f"the best parameters so far, of loss {best:.6g}, are returned"
     if status == Status.BAD_VALIDATION:
         value = losses["val" if losses["val"] else "train"][-1]
-        warn_of_failure(status, f"after epoch {epoch} (counted from zero)", value, kept)
+        where = f"after epoch {epoch} (counted from zero) and {int(state.step)} steps"
+        warn_of_failure(status, where, value, kept)
     else:
         where = f"at step {step} of epoch {epoch} (counted from zero)"
         warn_of_failure(status, where, losses["train"][-1], kept)
