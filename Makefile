@@ -15,7 +15,10 @@ export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.jax_cache
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 # At each load of a kept program XLA reports two made-up machine features as missing.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
-PYTEST := -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
+# One run of pytest for each precision; the first that fails ends it.
+run_tests = for precision in $(or $(PRECISIONS),float32 float64); do \
+	case $$precision in float32) x64=0 ;; float64) x64=1 ;; *) echo "no such precision: $$precision" >&2; exit 1 ;; esac; \
+	JAX_ENABLE_X64=$$x64 $(1)/bin/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS) || exit 1; done
 
 # The interpreter of the newest-JAX environment; if none is given, the newest above 3.11 that can make an environment.
 NEWEST_PYTHON ?=
@@ -34,13 +37,12 @@ setup: $(VENV)/.ready ## make the environment and install flowlib with its devel
 quickstart: $(VENV)/.ready ## fit, sample, draw and save flows on real data (under three minutes)
 	PYTHONUNBUFFERED=1 $(VENV)/bin/python examples/quickstart.py
 
-test: $(VENV)/.ready ## the tests in float32 and float64, one size a case, on the oldest JAX admitted
-	JAX_ENABLE_X64=0 $(VENV)/bin/python $(PYTEST)
-	JAX_ENABLE_X64=1 $(VENV)/bin/python $(PYTEST)
+test: PRECISIONS ?= float32
+test: $(VENV)/.ready ## the tests on the oldest JAX admitted, one size a case; with PRECISIONS=float64, in that
+	$(call run_tests,$(VENV))
 
-test-all: $(VENV)/.ready ## the same with every size of every case
-	FLOWLIB_TEST_SIZES=all JAX_ENABLE_X64=0 $(VENV)/bin/python $(PYTEST)
-	FLOWLIB_TEST_SIZES=all JAX_ENABLE_X64=1 $(VENV)/bin/python $(PYTEST)
+test-all: $(VENV)/.ready ## every size of every case, in float32 and in float64
+	FLOWLIB_TEST_SIZES=all; export FLOWLIB_TEST_SIZES; $(call run_tests,$(VENV))
 
 test-newest: ## all tests on the newest JAX, if a Python above 3.11 is found
 	@python=$$($(FIND_NEWEST)); if [ -z "$$python" ]; then \
@@ -49,8 +51,7 @@ test-newest: ## all tests on the newest JAX, if a Python above 3.11 is found
 
 run-newest: $(NEWEST)/.ready
 	$(NEWEST)/bin/python -c 'import jax, sys; print("Python", sys.version.split()[0], "with JAX", jax.__version__)'
-	JAX_ENABLE_X64=0 $(NEWEST)/bin/python $(PYTEST)
-	JAX_ENABLE_X64=1 $(NEWEST)/bin/python $(PYTEST)
+	$(call run_tests,$(NEWEST))
 
 lint: $(VENV)/.ready ## ruff and pyright
 	$(VENV)/bin/ruff check .

@@ -483,7 +483,8 @@ def test_arguments_of_two_precisions_promote():
     for make in (dst.Normal, dst.Uniform, dst.Gamma):
         dist = make(jnp.asarray(1.0, jnp.float16), jnp.asarray(2.0, jnp.float32))
         assert dist.log_prob(jnp.asarray(0.5, jnp.float32)).dtype == jnp.float32
-        assert dist.sample(jr.key(0)).dtype == dist.mean.dtype == jnp.float32
+        draws, log_prob = dist.sample_and_log_prob(jr.key(0))
+        assert draws.dtype == log_prob.dtype == dist.mean.dtype == jnp.float32
 
 
 # Errors.
