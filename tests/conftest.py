@@ -44,7 +44,7 @@ class CompileCounter:
 _counter = CompileCounter()
 
 
-def _count(event: str, duration: float, **_) -> None:
+def _count(event: str, duration_secs: float, **_: str | int) -> None:
     if event == _COMPILE_EVENT:
         _counter.compiled += 1
     elif event == _TRACE_EVENT:

@@ -5,12 +5,14 @@ conditions and keys in `test_contract.py`.
 """
 
 import math
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+import paramax
 import pytest
 
 from flowlib import bijections as bij
@@ -28,6 +30,11 @@ AFFINE = bij.Affine(jnp.zeros(2), 1.0)
 
 def shifted(cond_dim):
     return bij.AdditiveCondition(eqx.nn.Linear(cond_dim, 2, key=KEY), (2,), (cond_dim,))
+
+
+def wrong(argument) -> Any:
+    """An argument that a type checker would refuse."""
+    return argument
 
 
 def log_of_shifted(loc):
@@ -130,22 +137,28 @@ SUPPORTS = {
         lambda: dst.Transformed(NORMAL, bij.Invert(bij.Sigmoid((2,)))),
         "needs interval input, but the base StandardNormal has real support",
     ),
-    "scan": (lambda: bij.Scan(eqx.filter_vmap(log_of_shifted)(jnp.ones((3, 2)))), "needs positive input but gives real"),
+    "scan": (
+        lambda: bij.Scan(eqx.filter_vmap(log_of_shifted)(jnp.ones((3, 2)))),
+        "needs positive input but gives real",
+    ),
 }
 
 TYPES = {
-    "no bijection": (lambda: bij.Chain([AFFINE, jnp.exp]), "a bijection"),
-    "no bijection inverted": (lambda: bij.Invert(3), "a bijection, got int"),
-    "no distribution": (lambda: dst.Transformed(AFFINE, AFFINE), "a distribution as base_dist, got Affine"),
+    "no bijection": (lambda: bij.Chain(wrong([AFFINE, jnp.exp])), "a bijection"),
+    "no bijection inverted": (lambda: bij.Invert(wrong(3)), "a bijection, got int"),
+    "no distribution": (lambda: dst.Transformed(wrong(AFFINE), AFFINE), "a distribution as base_dist, got Affine"),
     "no base": (lambda: flow(base_dist=3), "a distribution, got int"),
-    "no key for a flow": (lambda: flows.coupling_flow(3, base_dist=NORMAL), "PRNG key such as jax.random.key.0., got 3"),
-    "no key for a layer": (lambda: bij.Planar(None, dim=2), "PRNG key.*got None"),
+    "no key for a flow": (
+        lambda: flows.coupling_flow(wrong(3), base_dist=NORMAL),
+        "PRNG key such as jax.random.key.0., got 3",
+    ),
+    "no key for a layer": (lambda: bij.Planar(wrong(None), dim=2), "PRNG key.*got None"),
     "keys": (lambda: NORMAL.sample(jr.split(KEY, 2)), "PRNG key.*shape"),
-    "strings": (lambda: AFFINE.transform(["a", "b"]), "x must hold real numbers, got dtype <U1"),
+    "strings": (lambda: AFFINE.transform(wrong(["a", "b"])), "x must hold real numbers, got dtype <U1"),
     "objects": (lambda: NORMAL.log_prob(np.array([None, 1.0])), "x must hold real numbers, got dtype object"),
     "complex": (lambda: NORMAL.log_prob(jnp.asarray([1j, 2])), "x must hold real numbers, got dtype complex"),
-    "ragged": (lambda: NORMAL.log_prob([[1.0], [1.0, 2.0]]), "x must"),
-    "no function": (lambda: bij.FunctionBijection(3, ()), "fn to be callable, got int"),
+    "ragged": (lambda: NORMAL.log_prob(wrong([[1.0], [1.0, 2.0]])), "x must"),
+    "no function": (lambda: bij.FunctionBijection(wrong(3), ()), "fn to be callable, got int"),
 }
 
 
@@ -198,5 +211,5 @@ def test_an_embedding_of_the_wrong_size():
 
 
 def test_values_are_not_looked_at_while_tracing():
-    scale = jax.jit(lambda scale: bij.Affine(0.0, scale).scale.unwrap())(jnp.asarray(-1.0))
+    scale = jax.jit(lambda scale: paramax.unwrap(bij.Affine(0.0, scale)).scale)(jnp.asarray(-1.0))
     assert np.isnan(scale)

@@ -227,6 +227,15 @@ def test_surplus_condition_is_ignored(case):
 
 
 @each_bijection
+def test_result_depends_on_the_condition(case):
+    s = study(case)
+    if s.condition is not None:
+        x, different = np.repeat(s.x[:1], s.n, 0), len(np.unique(s.condition.reshape(s.n, -1), axis=0))
+        value = measure(s.bijection, x, s.condition).value.reshape(s.n, -1)
+        assert len(np.unique(value, axis=0)) == different
+
+
+@each_bijection
 def test_bad_input_is_a_one_line_error_with_expected_and_got(case, unchecked_annotations):
     s = study(case)
     b = s.bijection

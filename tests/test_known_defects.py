@@ -57,10 +57,9 @@ def test_stack_on_the_last_axis_has_the_shape_that_comes_out():
 
 
 def test_unconditional_layers_stand_beside_a_conditional_one():
-    sizes = {"nn_width": 4, "nn_depth": 1}
     parts = [
-        bij.Coupling(KEY, transformer=bij.Affine(), untransformed_dim=1, dim=2, **sizes),
-        bij.MaskedAutoregressive(KEY, transformer=bij.Affine(), dim=2, **sizes),
+        bij.Coupling(KEY, transformer=bij.Affine(), untransformed_dim=1, dim=2, nn_width=4),
+        bij.MaskedAutoregressive(KEY, transformer=bij.Affine(), dim=2, nn_width=4),
         bij.BlockAutoregressiveNetwork(KEY, dim=2, depth=1, block_dim=2),
         bij.AdditiveCondition(eqx.nn.Linear(3, 2, key=KEY), (2,), (3,)),
     ]

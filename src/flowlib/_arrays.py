@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array
 
 
@@ -60,7 +61,7 @@ def cast_floats(tree: Any, dtype: Any) -> Any:
 
 def is_concrete(value: Any) -> bool:
     """Whether the values can be looked at: false inside `jit`, `vmap`, `grad` and `eval_shape`."""
-    return not isinstance(value, jax.core.Tracer)
+    return not isinstance(value, Tracer)
 
 
 def check_values(value: Any, name: str, ok: Callable[[np.ndarray], np.ndarray], wanted: str) -> None:

@@ -4,7 +4,7 @@ A map is applied where the parameter is used, and its output is valid for every 
 """
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,12 @@ import paramax
 from jaxtyping import Array
 
 from flowlib._arrays import check_positive, check_values, is_concrete, real_array
+
+if TYPE_CHECKING:
+    # A method sees the plain array and the caller the wrapper, which no one type says.
+    Parameter = Any
+else:
+    Parameter = Array | paramax.AbstractUnwrappable[Array]
 
 # softplus underflows below about -100 in float32, and a logarithm of the result would be infinite.
 # The floor is a normal float32, smaller than any scale that float32 arithmetic could use.

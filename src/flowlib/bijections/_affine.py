@@ -5,10 +5,9 @@ from typing import ClassVar
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike
-from paramax import AbstractUnwrappable
 
 from flowlib.bijections._bijection import AbstractBijection
-from flowlib.constraints import broadcast, finite, positive
+from flowlib.constraints import Parameter, broadcast, finite, positive
 
 
 class Affine(AbstractBijection):
@@ -25,8 +24,8 @@ class Affine(AbstractBijection):
         ValueError: if the scale is not positive, a value is not finite, or they do not broadcast.
     """
 
-    loc: Array | AbstractUnwrappable[Array]
-    scale: Array | AbstractUnwrappable[Array]
+    loc: Parameter
+    scale: Parameter
     shape: tuple[int, ...] = eqx.field(static=True)
     cond_shape: ClassVar[None] = None
 
@@ -57,7 +56,7 @@ class Loc(AbstractBijection):
         ValueError: if a value is not finite.
     """
 
-    loc: Array | AbstractUnwrappable[Array]
+    loc: Parameter
     shape: tuple[int, ...] = eqx.field(static=True)
     cond_shape: ClassVar[None] = None
 
@@ -83,7 +82,7 @@ class Scale(AbstractBijection):
         ValueError: if it is not positive and finite.
     """
 
-    scale: Array | AbstractUnwrappable[Array]
+    scale: Parameter
     shape: tuple[int, ...] = eqx.field(static=True)
     cond_shape: ClassVar[None] = None
 

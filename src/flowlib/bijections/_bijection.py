@@ -176,7 +176,7 @@ def _validated(bijection, x, condition, shape, name):
 
 
 @eqx.filter_jit
-def _call(bijection, x, condition, *, inverse, log_det):
+def _call(bijection, x, condition, *, inverse, log_det) -> Any:
     dtype = float_dtype(bijection, x)
     # Half precision loses log-dets: compute in float32 and round the event only.
     compute = promoted(dtype, jnp.float32)
@@ -206,5 +206,3 @@ def check_is_bijection(value: Any, where: str) -> None:
     """Raise a TypeError unless `value` is a bijection (or one in a paramax wrapper)."""
     if not isinstance(peel(value), AbstractBijection):
         raise TypeError(f"{where} expected a bijection, got {type(value).__name__}.")
-
-

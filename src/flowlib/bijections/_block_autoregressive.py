@@ -85,7 +85,11 @@ class BlockAutoregressiveNetwork(AbstractBijection):
         block_dim: int,
         activation: AbstractBijection | Callable[[Array], Array] | None = None,
     ):
-        dim, depth, block_dim = check_count(dim, "dim"), check_count(depth, "depth", 0), check_count(block_dim, "block_dim")
+        dim, depth, block_dim = (
+            check_count(dim, "dim"),
+            check_count(depth, "depth", 0),
+            check_count(block_dim, "block_dim"),
+        )
         if activation is None:
             activation = LeakyTanh(3.0)
         elif not isinstance(activation, AbstractBijection):
@@ -117,7 +121,7 @@ class BlockAutoregressiveNetwork(AbstractBijection):
         for i, layer in enumerate(self.layers):
             h = layer(h)
             log_slope = jax.nn.logsumexp(layer.log_diagonal + log_slope[:, None, :], axis=-1)
-            if i == 0 and self.condition_weight is not None:
+            if i == 0 and self.condition_weight is not None and condition is not None:
                 h = h + (self.condition_weight @ condition.astype(x.dtype)).reshape(h.shape)
             if i < len(self.layers) - 1:
                 h, log_det = jax.vmap(jax.vmap(partial(forward, self.activation)))(h)

@@ -1,6 +1,7 @@
 """Bijections one after another."""
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import equinox as eqx
 from jaxtyping import Array
@@ -44,7 +45,7 @@ class Chain(AbstractBijection):
         for bijection in bijections:
             check_is_bijection(bijection, "Chain")
         parts = [peel(bijection) for bijection in bijections]
-        for i, (part, following) in enumerate(zip(parts, parts[1:], strict=False)):
+        for i, (part, following) in enumerate(pairwise(parts)):
             if part.out_shape != following.shape:
                 raise ValueError(
                     f"Chain expected a bijection of shape {part.out_shape} at index {i + 1}, got {following.shape}."

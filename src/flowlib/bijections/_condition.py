@@ -115,5 +115,7 @@ class EmbedCondition(AbstractBijection):
         embedded = self.embedding_net(condition)
         wanted = peel(self.bijection).cond_shape
         if jnp.shape(embedded) != wanted:
-            raise ValueError(f"EmbedCondition expected embedding_net to give shape {wanted}, got {jnp.shape(embedded)}.")
+            raise ValueError(
+                f"EmbedCondition expected embedding_net to give shape {wanted}, got {jnp.shape(embedded)}."
+            )
         return embedded

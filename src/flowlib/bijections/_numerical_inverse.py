@@ -58,7 +58,9 @@ class NumericalInverse(AbstractBijection):
         check_is_bijection(bijection, "NumericalInverse")
         inner = peel(bijection)
         if inner.out_shape != inner.shape:
-            raise ValueError(f"NumericalInverse expected a bijection that keeps its shape, got one to {inner.out_shape}.")
+            raise ValueError(
+                f"NumericalInverse expected a bijection that keeps its shape, got one to {inner.out_shape}."
+            )
         if tolerance is not None and not tolerance > 0:
             raise ValueError(f"NumericalInverse expected a positive tolerance, got {tolerance}.")
         self.bijection = bijection
@@ -91,7 +93,7 @@ class NumericalInverse(AbstractBijection):
     def _inverse_and_log_det_batch(self, y: Array, condition: Array | None = None):
         guess = None
         if self.inverter is not None:
-            axis = None if condition is None or condition.ndim == len(self.cond_shape) else 0
+            axis = None if condition is None or condition.shape == self.cond_shape else 0
             guess = jax.vmap(partial(self.inverter, self.bijection), (0, axis))(y, condition)
         return solve_bijection(
             self.bijection, y, condition, self.structure, tolerance=self.tolerance, guess=guess, throw=self.throw

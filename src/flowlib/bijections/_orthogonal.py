@@ -5,11 +5,11 @@ from typing import ClassVar
 import equinox as eqx
 from jax.scipy import fft
 from jaxtyping import Array, ArrayLike
-from paramax import AbstractUnwrappable, Parameterize
+from paramax import Parameterize
 
 from flowlib._arrays import as_shape, check_values
 from flowlib.bijections._bijection import AbstractBijection
-from flowlib.constraints import finite, unit_vector
+from flowlib.constraints import Parameter, finite, unit_vector
 
 
 class Householder(AbstractBijection):
@@ -25,7 +25,7 @@ class Householder(AbstractBijection):
         ValueError: if it is not a vector, not finite, or zero.
     """
 
-    unit_vec: Array | AbstractUnwrappable[Array]
+    unit_vec: Parameter
     shape: tuple[int, ...] = eqx.field(static=True)
     cond_shape: ClassVar[None] = None
 

@@ -153,7 +153,7 @@ def _bisect(fn, start, tolerance):
         return jax.vmap(fn)(jnp.stack([start - half, start + half]))
 
     def is_open(state):
-        half, values, n = state
+        _, values, n = state
         return (values[0] * values[1] > 0) & (n < _MAX_DOUBLINGS)
 
     def widen(state):

@@ -65,7 +65,9 @@ class RationalQuadraticSpline(AbstractBijection):
         lower, upper = interval if isinstance(interval, tuple) else (-interval, interval)
         self.interval = (float(lower), float(upper))
         if not (math.isfinite(lower) and math.isfinite(upper) and lower < upper):
-            raise ValueError(f"RationalQuadraticSpline expected an interval with lower < upper, got ({lower}, {upper}).")
+            raise ValueError(
+                f"RationalQuadraticSpline expected an interval with lower < upper, got ({lower}, {upper})."
+            )
         if not 0 < min_derivative < 1:
             raise ValueError(f"RationalQuadraticSpline expected min_derivative in (0, 1), got {min_derivative}.")
         if not 0 < min_width * (knots + 1) < upper - lower:

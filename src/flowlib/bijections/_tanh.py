@@ -61,7 +61,7 @@ class LeakyTanh(AbstractBijection):
         self.shape = as_shape(shape)
 
     def _transform_and_log_det(self, x: Array, condition: Array | None = None):
-        edge, log_slope = self._tail()
+        _, log_slope = self._tail()
         inner = jnp.clip(x, -self.max_val, self.max_val)
         # Outside, x - inner is the distance past the edge; inside it is 0.
         y = jnp.tanh(inner) + math.exp(log_slope) * (x - inner)

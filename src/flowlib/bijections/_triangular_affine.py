@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, ArrayLike
-from paramax import AbstractUnwrappable, Parameterize
+from paramax import Parameterize
 
 from flowlib._arrays import check_values, is_concrete
 from flowlib.bijections._bijection import AbstractBijection
-from flowlib.constraints import finite, inverse_softplus, lower_triangular, upper_triangular
+from flowlib.constraints import Parameter, finite, inverse_softplus, lower_triangular, upper_triangular
 
 
 class TriangularAffine(AbstractBijection):
@@ -29,8 +29,8 @@ class TriangularAffine(AbstractBijection):
         ValueError: if `arr` is not square, its diagonal not positive, or `loc` does not fit.
     """
 
-    loc: Array | AbstractUnwrappable[Array]
-    triangular: Array | AbstractUnwrappable[Array]
+    loc: Parameter
+    triangular: Parameter
     lower: bool = eqx.field(static=True)
     shape: tuple[int, ...] = eqx.field(static=True)
     cond_shape: ClassVar[None] = None

@@ -43,7 +43,7 @@ class Vmap(AbstractBijection):
         self,
         bijection: AbstractBijection,
         *,
-        in_axes: PyTree[int | None | Callable[[Any], int | None]] = None,
+        in_axes: PyTree[int | Callable[[Any], int | None] | None] = None,
         axis_size: int | None = None,
         in_axes_condition: int | None = None,
     ):
@@ -98,7 +98,7 @@ def _axis_of_each_array(tree: PyTree, in_axes: PyTree) -> tuple[int | None, ...]
     def is_choice(node):
         return node is None or (callable(node) and not isinstance(node, eqx.Module))
 
-    def spread(axis, subtree):
+    def spread(axis: Any, subtree):
         def one(leaf):
             return _Axis(axis(leaf) if callable(axis) else axis) if eqx.is_array(leaf) else None
 

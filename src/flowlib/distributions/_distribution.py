@@ -59,9 +59,7 @@ class AbstractDistribution(Node):
         keys = jr.split(key, size)
         return jax.vmap(self._sample, (0, _condition_axis(self, condition)))(keys, condition)
 
-    def _sample_and_log_prob_batch(
-        self, key: PRNGKeyArray, size: int, condition: Array | None
-    ) -> tuple[Array, Array]:
+    def _sample_and_log_prob_batch(self, key: PRNGKeyArray, size: int, condition: Array | None) -> tuple[Array, Array]:
         if type(self)._sample_and_log_prob is AbstractDistribution._sample_and_log_prob:
             # Nothing is cheaper together; the draws are then those of `sample` with the same key.
             x = self._sample_batch(key, size, condition)
@@ -246,7 +244,7 @@ def _map_batch(fn, dist, x, condition, event_shape, batch):
 
 
 @eqx.filter_jit
-def _sample(dist, key, condition, batch, *, with_density):
+def _sample(dist, key, condition, batch, *, with_density) -> Any:
     dtype, compute = _promoted(dist)
     dist, condition = cast_floats((dist, condition), compute)
     condition = _flat(condition, dist.cond_shape, batch)

@@ -102,9 +102,7 @@ class AbstractTransformed(AbstractDistribution):
         x, log_det = forward(self.bijection, self._cast(z), condition)
         return x, log_prob.astype(log_det.value.dtype) - log_det.value
 
-    def _sample_and_log_prob_batch(
-        self, key: PRNGKeyArray, size: int, condition: Array | None
-    ) -> tuple[Array, Array]:
+    def _sample_and_log_prob_batch(self, key: PRNGKeyArray, size: int, condition: Array | None) -> tuple[Array, Array]:
         z, log_prob = draw_with_density_batch(self.base_dist, key, size, condition)
         x, log_det = forward_batch(self.bijection, self._cast(z), condition)
         return x, log_prob.astype(log_det.value.dtype) - log_det.value

@@ -22,8 +22,8 @@ from flowlib.support import Real, Subset, Support
 class VmapMixture(AbstractDistribution):
     """p(x | condition) = sum_k w_k p_k(x | condition), where the p_k differ only in their arrays.
 
-    A density costs that of all components, a draw that of one. `mean`, `variance` and `cdf` exist
-    if the components have them.
+    A density costs that of all components; so does a draw when a component is large (a flow), else
+    it costs that of one. `mean`, `variance` and `cdf` exist if the components have them.
 
         components = eqx.filter_vmap(Normal)(jnp.array([[-1.0, 0.0], [2.0, 1.0]]))
         VmapMixture(components, weights=jnp.array([0.3, 0.7])).shape  # (2,)

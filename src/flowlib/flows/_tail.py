@@ -1,6 +1,7 @@
 """What all premade flows share: stack the layers, permute between them, invert, embed, wrap."""
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -67,12 +68,12 @@ def build_flow(
     layers = eqx.filter_vmap(make_permuted)(keys)
     bijection = _undo_permutations(layers, dim, flow_layers)
     bijection = Invert(bijection) if invert else bijection
-    if embedding is not None:
+    if embedding is not None and raw_cond_shape is not None:
         bijection = EmbedCondition(bijection, embedding, raw_cond_shape)
     return Transformed(base_dist, bijection)
 
 
-def _undo_permutations(layers: AbstractBijection, dim: int, flow_layers: int) -> AbstractBijection:
+def _undo_permutations(layers: Any, dim: int, flow_layers: int) -> AbstractBijection:
     scan = Scan(layers)
     if dim == 1 or (dim == 2 and flow_layers % 2 == 0):
         return scan

@@ -91,5 +91,8 @@ def triangular_spline_flow(
 def _with_normalised_rows(matrix: Array) -> TriangularAffine:
     affine = TriangularAffine(jnp.zeros(len(matrix)), matrix)
     raw_scale = inverse_softplus(jnp.linalg.norm(jnp.tril(matrix), axis=1))
-    triangular = Parameterize(normalised_lower_triangular, *affine.triangular.args, raw_scale)
-    return eqx.tree_at(lambda a: a.triangular, affine, triangular)
+    return eqx.tree_at(
+        lambda a: a.triangular,
+        affine,
+        replace_fn=lambda raw: Parameterize(normalised_lower_triangular, *raw.args, raw_scale),
+    )
