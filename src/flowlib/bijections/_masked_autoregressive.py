@@ -19,8 +19,9 @@ class MaskedAutoregressive(AbstractBijection):
 
     The layer of Papamakarios et al. (2017, arXiv:1705.07057). One masked network (Germain et
     al. 2015, arXiv:1502.03509) makes all parameters at once, so that `transform` costs one
-    call of it; `inverse` finds the coordinates one after another and costs dim calls. The Jacobian is triangular in the given order. Starts as the
-    transformer given: its parameters plus the network's output, which is 0 at first.
+    call of it; `inverse` finds the coordinates one after another and costs dim calls. The
+    Jacobian is triangular in the given order. Starts as the transformer given: its parameters
+    plus the network's output, which is 0 at first.
 
     Every earlier input reaches every later output, also where the network is narrower than the
     event. With dim = 1 the parameters come from the condition, or are trained by themselves.

@@ -100,7 +100,8 @@ def _axis_of_each_array(tree: PyTree, in_axes: PyTree) -> tuple[int | None, ...]
 
     def spread(axis: Any, subtree):
         def one(leaf):
-            return _Axis(axis(leaf) if callable(axis) else axis) if eqx.is_array(leaf) else None
+            chosen: Any = axis(leaf) if callable(axis) else axis
+            return _Axis(chosen) if eqx.is_array(leaf) else None
 
         return jax.tree.map(one, subtree)
 
