@@ -527,15 +527,17 @@ def test_nan_coordinate_gives_nan(case):
 def test_premade_flow_starts_as_the_identity_but_at_no_saddle(case):
     """The monotone network only near it: the mean difference of log densities on a standard normal is below 0.3."""
     s = study(case)
+    if case.name.startswith("block_neural"):
+        x = s.rng("many").standard_normal((20 * s.n, *s.bijection.shape))
+        condition = None if s.condition is None else np.tile(s.condition, (20, 1))
+        value, log_det = tools.apply(s.initial, x, condition, inverse=True)
+        assert np.abs(log_det - 0.5 * (value**2 - x**2).sum(1)).mean() < 0.3
     for inverse in (False, True):
         record = measure(s.initial, s.x, s.condition, inverse=inverse)
-        if case.name.startswith("block_neural"):
-            change = record.log_det - 0.5 * (record.value**2 - s.x**2).reshape(s.n, -1).sum(1)
-            assert np.abs(change).mean() < 0.3
-        else:
+        assert any((grad != 0).any() for grad in record.grad_params)
+        if not case.name.startswith("block_neural"):
             close(record.value, s.x, 100 * EPS)
             close(record.log_det, np.zeros(s.n), 100 * EPS)
-        assert any((grad != 0).any() for grad in record.grad_params)
 
 
 # Promise 9: traced once.

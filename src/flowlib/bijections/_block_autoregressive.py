@@ -19,7 +19,7 @@ from flowlib.masks import block_tril_mask
 
 # A layer's inputs are scaled by this and its outputs back, so that an untrained network works in
 # the nearly straight part of its activation and starts near the identity.
-_GAIN = 0.3
+_GAIN = 0.2
 
 
 class BlockLinear(Module):
@@ -35,11 +35,11 @@ class BlockLinear(Module):
 
     def __init__(self, key: PRNGKeyArray, dim: int, block_out: int, block_in: int, *, gain: float):
         diagonal_key, lower_key, bias_key = jr.split(key, 3)
-        jitter = 0.1 * jr.normal(diagonal_key, (dim, block_out, block_in))
+        jitter = 0.03 * jr.normal(diagonal_key, (dim, block_out, block_in))
         self.log_diagonal = math.log(gain / block_in) + jitter
         shape = (dim * block_out, dim * block_in)
-        self.lower = 0.1 * gain * jr.normal(lower_key, shape) / math.sqrt(shape[1])
-        self.bias = 0.1 * jr.normal(bias_key, shape[:1]) if block_out > 1 else jnp.zeros(shape[0])
+        self.lower = 0.05 * gain * jr.normal(lower_key, shape) / math.sqrt(shape[1])
+        self.bias = 0.1 * _GAIN * jr.normal(bias_key, shape[:1]) if block_out > 1 else jnp.zeros(shape[0])
         self.mask = jnp.asarray(block_tril_mask((block_out, block_in), dim, k=-1))
 
     def __call__(self, x: Float[Array, "dim block_in"]) -> Float[Array, "dim block_out"]:
@@ -110,7 +110,7 @@ class BlockAutoregressiveNetwork(AbstractBijection):
         self.cond_shape = None
         if cond_dim is not None:
             self.cond_shape = (check_count(cond_dim, "cond_dim"),)
-            self.condition_weight = 0.1 * jr.normal(keys[0], (dim * blocks[1], cond_dim)) / math.sqrt(cond_dim)
+            self.condition_weight = 0.1 * _GAIN * jr.normal(keys[0], (dim * blocks[1], cond_dim)) / math.sqrt(cond_dim)
         self.activation = activation
         self.shape = (dim,)
 

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
+from flowlib._module import stop_gradient
+
 Structure = Literal["triangular", "dense"]
 Function = Callable[[Array, PyTree], Array]
 
@@ -59,40 +61,47 @@ def solve(
         max_steps: of Newton's method.
     """
     tolerance = default_tolerance(targets.dtype) if tolerance is None else tolerance
-    guesses = targets if guesses is None else guesses
+    problem = (targets, args, row_args)
+    # The search is not differentiated; the root is, by the implicit function theorem.
+    searched = stop_gradient(problem)
 
-    def on_rows(method, start):
+    def on_rows(method, start, problem):
+        targets, args, row_args = problem
+
         def one(start, target, row):
-            return method(partial(_residual, fn, target, (args, row)), start)
+            return method(partial(_residual, fn, target, (args, row)), start, target)
 
         return jax.vmap(one)(start, targets, row_args)
 
     newton = partial(_newton, structure=structure, tolerance=tolerance, max_steps=max_steps)
     rescue = partial(_bisect_each if structure == "triangular" else _least_squares, tolerance=tolerance)
-    first, found = on_rows(newton, guesses)
+    start = stop_gradient(targets if guesses is None else guesses)
+    first, found = on_rows(newton, start, searched)
     # One branch for all rows: under vmap every row would pay for both.
-    rescued = jax.lax.cond(found.all(), lambda: first, lambda: on_rows(rescue, guesses))
-    start = jax.lax.stop_gradient(jnp.where(found[:, None], first, rescued))
-    x, accurate = on_rows(partial(_implicit_root, structure=structure, tolerance=tolerance), start)
-    return x, accurate > 0
+    rescued = jax.lax.cond(found.all(), lambda: first, lambda: on_rows(rescue, start, searched))
+    x = jnp.where(found[:, None], first, rescued)
+    x, accurate = on_rows(partial(_polish, structure=structure, tolerance=tolerance), x, searched)
+    return on_rows(partial(_implicit_root, structure=structure), x, problem), accurate
 
 
-def _implicit_root(residual, start, *, structure, tolerance):
-    """`start`, which is nearly a root, improved and differentiable in all that `residual` closes over."""
-    polish = partial(_polish, structure=structure, tolerance=tolerance)
-    return jax.lax.custom_root(residual, start, polish, partial(_tangent_solve, structure=structure), has_aux=True)
+def _implicit_root(residual, x, target, *, structure):
+    """`x`, which is a root, as a differentiable function of all that `residual` closes over."""
+    return jax.lax.custom_root(residual, x, _given, partial(_tangent_solve, structure=structure))
 
 
-def _polish(residual, x, *, structure, tolerance):
-    # One more Newton step, whose length is the error of the point before it.
+def _given(residual, x):
+    return x
+
+
+def _polish(residual, x, target, *, structure, tolerance):
+    """One more Newton step, whose length is the error of the point before it; and whether that is small."""
     jacobian, left = jax.jacfwd(residual)(x), residual(x)
-    step = _linear_solve(jacobian, left, structure)
-    # A residual of a few roundings is as good as none.
-    scale = jnp.abs(jacobian) @ jnp.abs(x) + jnp.abs(left) + 1
-    rounding = jnp.abs(_linear_solve(jacobian, scale, structure)) * (32 * jnp.finfo(x.dtype).eps)
-    accurate = jnp.all(jnp.abs(step) <= tolerance * (1 + jnp.abs(x)) + rounding)
-    # As a number, because a root's by-product must have a tangent type.
-    return x - step, accurate.astype(x.dtype)
+    inverse = _linear_solve(jacobian, jnp.eye(len(x), dtype=x.dtype), structure)
+    step = inverse @ left
+    # A residual of a few roundings is as good as none; an error in one coordinate rightly moves those after it.
+    rounding = jnp.abs(inverse) @ (jnp.abs(jacobian) @ jnp.abs(x) + jnp.abs(target))
+    allowed = tolerance * (1 + jnp.abs(x)) + 32 * jnp.finfo(x.dtype).eps * rounding
+    return x - step, jnp.all(jnp.abs(step) <= allowed)
 
 
 def _tangent_solve(linear, target, *, structure):
@@ -117,7 +126,7 @@ def _as_vector(fn, x, args):
     return fn(x[0], args[0])[None]
 
 
-def _newton(residual, start, *, structure, tolerance, max_steps):
+def _newton(residual, start, target, *, structure, tolerance, max_steps):
     import lineax
     import optimistix
 
@@ -130,7 +139,7 @@ def _newton(residual, start, *, structure, tolerance, max_steps):
     return solution.value, solution.result == optimistix.RESULTS.successful
 
 
-def _least_squares(residual, start, *, tolerance):
+def _least_squares(residual, start, target, *, tolerance):
     import optimistix
 
     solver = optimistix.LevenbergMarquardt(rtol=tolerance / 10, atol=tolerance / 10, norm=optimistix.max_norm)
@@ -138,7 +147,7 @@ def _least_squares(residual, start, *, tolerance):
     return optimistix.root_find(residual, solver, start, max_steps=256, throw=False).value
 
 
-def _bisect_each(residual, start, *, tolerance):
+def _bisect_each(residual, start, target, *, tolerance):
     def one(x, i):
         return x.at[i].set(_bisect(lambda t: residual(x.at[i].set(t))[i], x[i], tolerance)), None
 
