@@ -206,7 +206,7 @@ BIJECTIONS: list[Case] = [
     *entry("Invert_Sigmoid", lambda key, d: bij.Invert(bij.Sigmoid((d,))), default=2),
     *entry("Invert_Exp", lambda key, d: bij.Invert(bij.Exp((d,))), default=5, infinite=OVERFLOW),
     *entry("Invert_conditional", lambda key, d: bij.Invert(shift(key, d)), default=2),
-    *entry("Chain", lambda key, d: mixed(key, d), default=5),
+    *entry("Chain", lambda key, d: mixed(key, d), default=5, noise=0.1),
     *entry(
         "Chain_conditional",
         lambda key, d: bij.Chain([affine(key, d), shift(key, d), rotation(key, d), shift(jr.fold_in(key, 1), d)]),
@@ -218,6 +218,7 @@ BIJECTIONS: list[Case] = [
             [bij.Chain([bij.Invert(bij.Sigmoid((d,))), affine(key, d)]), bij.LeakyTanh(2.0, (d,))]
         ),
         default=1,
+        noise=0.1,
     ),
     *entry("Scan", lambda key, d: bij.Scan(stacked(lambda k: mixed(k, d), key, 2)), default=2, noise=0.2),
     *entry("Scan_conditional", lambda key, d: bij.Scan(stacked(lambda k: shift(k, d), key)), default=5),
@@ -225,6 +226,7 @@ BIJECTIONS: list[Case] = [
         "Concatenate",
         lambda key, d: bij.Concatenate([affine(key, d), bij.Exp((2,)), bij.Sigmoid((1,))]),
         default=2,
+        noise=0.1,
         infinite=OVERFLOW,
     ),
     *entry(
@@ -254,7 +256,7 @@ BIJECTIONS: list[Case] = [
         default=6,
         sizes=(6,),
     ),
-    *entry("Reshape", lambda key, d: bij.Reshape(mixed(key, d), (d // 3, 3)), default=6, sizes=(6,)),
+    *entry("Reshape", lambda key, d: bij.Reshape(mixed(key, d), (d // 3, 3)), default=6, sizes=(6,), noise=0.1),
     *entry("Reshape_plain", lambda key, d: bij.Reshape(shape=(2, 3), out_shape=(3, 2)), default=6, sizes=(6,)),
     *entry(
         "Reshape_conditional",
