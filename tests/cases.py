@@ -32,7 +32,7 @@ def affine(key, *shape):
 
 def triangular(key, d, lower=True):
     loc, arr, diagonal = jr.split(key, 3)
-    matrix = jnp.where(jnp.eye(d, dtype=bool), positive(diagonal, d), normal(arr, d, d))
+    matrix = jnp.where(jnp.eye(d, dtype=bool), positive(diagonal, d), normal(arr, d, d) / d)
     return bij.TriangularAffine(normal(loc, d), matrix, lower=lower)
 
 
@@ -215,19 +215,19 @@ BIJECTIONS: list[Case] = [
     *entry(
         "Chain_supports",
         lambda key, d: bij.Chain(
-            [bij.Chain([bij.Invert(bij.Sigmoid((d,))), affine(key, d)]), bij.LeakyTanh(2.0, (d,))]
+            [bij.Chain([bij.Invert(bij.Sigmoid((d,))), affine(key, d)]), bij.Tanh((d,))]
         ),
         default=1,
         noise=0.1,
+        stacked=False,
     ),
     *entry("Scan", lambda key, d: bij.Scan(stacked(lambda k: mixed(k, d), key, 2)), default=2, noise=0.2),
     *entry("Scan_conditional", lambda key, d: bij.Scan(stacked(lambda k: shift(k, d), key)), default=5),
     *entry(
         "Concatenate",
-        lambda key, d: bij.Concatenate([affine(key, d), bij.Exp((2,)), bij.Sigmoid((1,))]),
+        lambda key, d: bij.Concatenate([affine(key, d), bij.SoftPlus((2,)), bij.Sigmoid((1,))]),
         default=2,
         noise=0.1,
-        infinite=OVERFLOW,
     ),
     *entry(
         "Concatenate_axis",
@@ -278,7 +278,7 @@ BIJECTIONS: list[Case] = [
     ),
     *entry(
         "EmbedCondition",
-        lambda key, d: bij.EmbedCondition(shift(key, d), eqx.nn.MLP(3, 2, 4, 1, key=key), (3,)),
+        lambda key, d: bij.EmbedCondition(shift(key, d), eqx.nn.MLP(3, 2, 4, 1, activation=jnp.tanh, key=key), (3,)),
         default=5,
     ),
     *entry(

@@ -1,10 +1,20 @@
 """The test run: annotations checked at run time, strict dtype promotion, one precision a run.
 
 `JAX_ENABLE_X64=1` makes it the float64 run. `FLOWLIB_TEST_SIZES=all` runs every case at every event
-size instead of one.
+size instead of one. Compiling is most of the time of these tests, which judge values and not speed,
+so that XLA is told to optimise little; `FLOWLIB_TEST_OPTIMISED=1` leaves it as users have it.
 """
 
-from jaxtyping import install_import_hook
+import os
+from importlib.metadata import version
+
+if os.environ.get("FLOWLIB_TEST_OPTIMISED") != "1":
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+    if version("jax").startswith("0.10."):
+        # Later ones do not know the flag.
+        os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
+
+from jaxtyping import install_import_hook  # noqa: E402
 
 # Before anything imports flowlib: the hook rewrites modules as they are loaded.
 install_import_hook("flowlib", "typechecker.check")
@@ -72,6 +82,22 @@ def unchecked_annotations() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+# Each program takes some ten memory maps of the operating system, which allows a process 65,530.
+_MANY_PROGRAMS = 1500
+_since_cleared = {"case": "", "compiled": 0}
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Forget compiled programs now and then, between two cases."""
+    callspec = getattr(item, "callspec", None)
+    case = callspec.params.get("case") if callspec is not None else None
+    name = item.path.name if case is None else case.id
+    if name != _since_cleared["case"] and _counter.compiled - _since_cleared["compiled"] > _MANY_PROGRAMS:
+        jax.clear_caches()
+        _since_cleared["compiled"] = _counter.compiled
+    _since_cleared["case"] = name
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -8,7 +8,6 @@ import dataclasses
 import functools
 import importlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache, cached_property
 from typing import Any
 from zlib import crc32
@@ -37,16 +36,6 @@ SLOPE = 0.7
 def generator(*parts: Any) -> np.random.Generator:
     """A random generator that depends on the parts only, the same in every run."""
     return np.random.default_rng(crc32(repr(parts).encode()))
-
-
-@contextmanager
-def quick_compilation() -> Iterator[None]:
-    """Compile without optimisations: for programs that run once and whose last digits do not matter."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    try:
-        yield
-    finally:
-        jax.config.update("jax_disable_most_optimizations", False)
 
 
 def perturb(tree: Any, rng: np.random.Generator, scale: float = 0.5) -> Any:
@@ -275,8 +264,7 @@ class Subject:
     def stack(self) -> Any:
         """Instances built from the keys 0 to 3 under vmap and jit, as constructed."""
         keys = jnp.stack([self.key(i) for i in range(4)])
-        with quick_compilation():
-            return eqx.filter_jit(eqx.filter_vmap(self.case.make))(keys)
+        return eqx.filter_jit(eqx.filter_vmap(self.case.make))(keys)
 
     def built_inside(self, i: int) -> Any:
         """The instance of `stack` made from key `i`."""

@@ -26,7 +26,8 @@ class Case:
         condition: draws one condition from a NumPy generator, where normal numbers will not do.
         noise: standard deviation of the noise put on the parameters.
         special: numbers at which the object has knots or ends.
-        stacked: whether to compare a scan of it with its layers; not for flows, which are scans already.
+        stacked: whether to compare a scan of it with its layers; not for flows, which are scans already, nor for
+            what leaves its own domain.
         infinite: why values or gradients may be infinite at special points; empty if they never are.
     """
 

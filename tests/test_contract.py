@@ -33,13 +33,6 @@ def subject(case):
     return density_study(case) if case in cases.DISTRIBUTIONS else study(case)
 
 
-@pytest.fixture(autouse=True)
-def unoptimised():
-    """Compiling is most of what these tests do; they judge values, not speed."""
-    with tools.quick_compilation():
-        yield
-
-
 def close(actual, expected, tolerance):
     """Equal to within `tolerance`, absolutely or relative to the largest entry."""
     actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
