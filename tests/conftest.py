@@ -110,6 +110,7 @@ def pytest_report_header() -> str:
     return f"flowlib: {precision}, jax {jax.__version__}"
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist, which reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of one case together and on one worker: they share compiled functions (see `cases.py`)."""
     groups: dict[str, int] = {}

@@ -150,14 +150,16 @@ def _measure(bijection, x, condition, weights, slope, *, inverse, jacobian, part
     if jacobian:
         found["jacobian"] = jax.vmap(jax.jacfwd(lambda x, c: apply(arrays, x, c)[0]), (0, axis))(x, condition)
     if batch:
-        _, (found["batch_value"], flagged) = batch_loss(arrays, x, condition)
+        if batch_gradient:
+            grads, aux = jax.grad(batch_loss, argnums=(0, 1), has_aux=True)(arrays, x, condition)
+            found["batch_grad_params"], found["batch_grad_x"] = jax.tree.leaves(grads[0]), grads[1]
+        else:
+            _, aux = batch_loss(arrays, x, condition)
+        found["batch_value"], flagged = aux
         found["batch_log_det"], found["valid"] = flagged.value, flagged.valid
         if condition is not None:
             _, (found["shared_value"], flagged) = batch_loss(arrays, x, condition[0])
             found["shared_log_det"] = flagged.value
-    if batch_gradient:
-        grads, _ = jax.grad(batch_loss, argnums=(0, 1), has_aux=True)(arrays, x, condition)
-        found["batch_grad_params"], found["batch_grad_x"] = jax.tree.leaves(grads[0]), grads[1]
     return found
 
 
