@@ -221,7 +221,7 @@ BIJECTIONS: list[Case] = [
         noise=0.1,
         stacked=False,
     ),
-    *entry("Scan", lambda key, d: bij.Scan(stacked(lambda k: mixed(k, d), key, 2)), default=2, noise=0.2),
+    *entry("Scan", lambda key, d: bij.Scan(stacked(lambda k: mixed(k, d), key, 2)), default=2, noise=0.05),
     *entry("Scan_conditional", lambda key, d: bij.Scan(stacked(lambda k: shift(k, d), key)), default=5),
     *entry(
         "Concatenate",
@@ -312,6 +312,7 @@ BIJECTIONS: list[Case] = [
         "BlockAutoregressiveNetwork",
         lambda key, d: bij.BlockAutoregressiveNetwork(key, dim=d, depth=1, block_dim=3),
         default=2,
+        noise=0.2,
     ),
     *entry(
         "BlockAutoregressiveNetwork_conditional",
@@ -325,7 +326,7 @@ BIJECTIONS: list[Case] = [
         lambda key, d: bij.NumericalInverse(bij.Chain([triangular(key, d), shift(key, d)]), triangular=True),
         default=5,
     ),
-    *entry("FunctionBijection", lambda key, d: bij.FunctionBijection(cubic, (d,)), default=1),
+    *entry("FunctionBijection", lambda key, d: bij.FunctionBijection(cubic, (d,)), default=1, sizes=(1,)),
     *entry(
         "FunctionBijection_inverse",
         lambda key, d: bij.FunctionBijection(steepening, (d // 3, 3), flattening),

@@ -14,7 +14,7 @@ if os.environ.get("FLOWLIB_TEST_OPTIMISED") != "1":
         # Later ones do not know the flag.
         os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
 
-from jaxtyping import install_import_hook  # noqa: E402
+from jaxtyping import install_import_hook
 
 # Before anything imports flowlib: the hook rewrites modules as they are loaded.
 install_import_hook("flowlib", "typechecker.check")

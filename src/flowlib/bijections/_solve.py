@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
+from flowlib._arrays import default_float
 from flowlib._module import stop_gradient
 
 Structure = Literal["triangular", "dense"]
@@ -143,8 +144,13 @@ def _least_squares(residual, start, target, *, tolerance):
     import optimistix
 
     solver = optimistix.LevenbergMarquardt(rtol=tolerance / 10, atol=tolerance / 10, norm=optimistix.max_norm)
-    residual = partial(_ignoring_args, residual)
-    return optimistix.root_find(residual, solver, start, max_steps=256, throw=False).value
+
+    def in_default_float(x, args):
+        # The solver's own numbers are of the default precision, and it does not mix them with others.
+        return residual(x.astype(start.dtype)).astype(default_float())
+
+    found = optimistix.root_find(in_default_float, solver, start.astype(default_float()), max_steps=256, throw=False)
+    return found.value.astype(start.dtype)
 
 
 def _bisect_each(residual, start, target, *, tolerance):
