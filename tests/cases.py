@@ -55,8 +55,8 @@ def knots_of(spline) -> Sequence[float]:
             for i in range(spline.axis_size)
             for knot in knots_of(jax.tree.map(lambda a, i=i: a[i], spline.bijection))
         ]
-    edges = [float(knot) for knot in spline.interval]
-    return edges + [float(knot) for knot in (*spline._knots(spline.widths), *spline._knots(spline.heights))]
+    knots = [spline.interval[0] + jnp.cumsum(spline._sizes(logits)) for logits in (spline.widths, spline.heights)]
+    return [*spline.interval, *np.concatenate(knots).tolist()]
 
 
 def mixed(key, d):
@@ -214,9 +214,7 @@ BIJECTIONS: list[Case] = [
     ),
     *entry(
         "Chain_supports",
-        lambda key, d: bij.Chain(
-            [bij.Chain([bij.Invert(bij.Sigmoid((d,))), affine(key, d)]), bij.Tanh((d,))]
-        ),
+        lambda key, d: bij.Chain([bij.Chain([bij.Invert(bij.Sigmoid((d,))), affine(key, d)]), bij.Tanh((d,))]),
         default=1,
         noise=0.1,
         stacked=False,

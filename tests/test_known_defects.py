@@ -102,6 +102,21 @@ def test_an_autoregressive_network_narrower_than_the_event_connects_all_its_coor
     assert (jacobian[np.triu_indices(20, k=1)] == 0).all()
 
 
+@pytest.mark.parametrize("depth", [1, 2])
+def test_the_inverse_of_an_autoregressive_layer_costs_about_one_pass(depth):
+    layer = bij.MaskedAutoregressive(KEY, transformer=bij.Affine(), dim=32, nn_width=64, nn_depth=depth)
+    x = jnp.zeros((10, 32))
+
+    def arithmetic(method):
+        # Loops unrolled, since the analysis counts the body of a loop once.
+        with pytest.MonkeyPatch.context() as patch:
+            scan = jax.lax.scan
+            patch.setattr(jax.lax, "scan", lambda *args, **options: scan(*args, **options, unroll=True))
+            return dict(jax.jit(jax.vmap(method)).lower(x).cost_analysis() or {})["flops"]
+
+    assert arithmetic(layer.inverse_and_log_det) < 4 * arithmetic(layer.transform_and_log_det)
+
+
 def test_a_conditional_autoregressive_layer_of_dimension_one_depends_on_its_condition():
     layer = bij.MaskedAutoregressive(KEY, transformer=bij.Affine(), dim=1, cond_dim=2, nn_width=4, nn_depth=1)
     gradient = jax.jacrev(lambda c: noisy(layer).transform(jnp.ones(1), c))(jnp.asarray([0.3, -0.8]))

@@ -110,3 +110,9 @@ def check_key(key: Any) -> Array:
     else:
         got = repr(key)
     raise TypeError(f"key must be a JAX PRNG key such as jax.random.key(0), got {got}.")
+
+
+def as_columns(condition: Array, x: Array) -> Array:
+    """The conditions of the columns of x, one shared by all or one a row."""
+    condition = condition.astype(x.dtype)
+    return jnp.broadcast_to(condition[:, None], (len(condition), x.shape[1])) if condition.ndim == 1 else condition.T

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -86,6 +86,10 @@ class AbstractBijection(Node):
     def _inverse_and_log_det_batch(self, y: Array, condition: Array | None) -> tuple[Array, LogDet]:
         return jax.vmap(partial(backward, self), (0, _condition_axis(self, condition)))(y, condition)
 
+    # Whether the two methods of a scalar bijection, given x of shape (n,) and arrays that have a last axis of size n or
+    # 1 more than they were built with, act on each of the n lanes. Otherwise lanes are mapped over with `vmap`.
+    _takes_lanes: ClassVar[bool] = False
+
     def transform(self, x: ArrayLike, condition: ArrayLike | None = None) -> Array:
         """y = f(x; condition) for one event.
 
@@ -135,6 +139,32 @@ def backward_batch(bijection: AbstractBijection, y: Array, condition: Array | No
     """`backward` over a leading axis of `y`; `condition` is None, shared, or one for each row."""
     bijection = unwrap_own(bijection)
     return bijection._inverse_and_log_det_batch(y, _own(bijection, condition))
+
+
+def forward_lanes(bijection: AbstractBijection, x: Array) -> tuple[Array, LogDet]:
+    """`forward` of a scalar bijection in n lanes: x has shape (n,), and each of its arrays one more axis, the last."""
+    if not _takes_lanes(bijection):
+        return eqx.filter_vmap(forward, in_axes=(eqx.if_array(-1), -1), out_axes=-1)(bijection, x)
+    x, inside = jax.vmap(partial(_guard, bijection.domain), -1, -1)(x)
+    return _with_flags(bijection._transform_and_log_det(x, None), inside)
+
+
+def backward_lanes(bijection: AbstractBijection, y: Array) -> tuple[Array, LogDet]:
+    """`backward` of a scalar bijection in lanes; see `forward_lanes`."""
+    if not _takes_lanes(bijection):
+        return eqx.filter_vmap(backward, in_axes=(eqx.if_array(-1), -1), out_axes=-1)(bijection, y)
+    y, inside = jax.vmap(partial(_guard, bijection.codomain), -1, -1)(y)
+    return _with_flags(bijection._inverse_and_log_det(y, None), inside)
+
+
+def _takes_lanes(bijection):
+    # One in a wrapper has yet to be unwrapped, lane by lane.
+    return isinstance(bijection, AbstractBijection) and bijection._takes_lanes
+
+
+def _with_flags(result, inside):
+    y, log_det = result
+    return y, LogDet(log_det, jnp.broadcast_to(inside, y.shape))
 
 
 def _guard(domain: Support, x: Array) -> tuple[Array, Any]:

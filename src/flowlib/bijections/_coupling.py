@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Int, PRNGKeyArray
 
-from flowlib._arrays import check_count, check_key
+from flowlib._arrays import as_columns, check_count, check_key
 from flowlib.bijections._bijection import AbstractBijection
 from flowlib.bijections._transformers import Transformers
 from flowlib.nn import MLP
@@ -84,23 +84,48 @@ class Coupling(AbstractBijection):
         return self.transformers.size
 
     def _transform_and_log_det(self, x: Array, condition: Array | None = None):
-        return self._apply(x, condition, inverse=False)
+        return self._one(x, condition, inverse=False)
 
     def _inverse_and_log_det(self, y: Array, condition: Array | None = None):
-        return self._apply(y, condition, inverse=True)
+        return self._one(y, condition, inverse=True)
 
-    def _apply(self, x, condition, *, inverse):
-        n = self.untransformed_dim
-        kept, changed = (x[:n], x[n:]) if self.kept is None else (x[self.kept], x[self.changed])
+    def _transform_and_log_det_batch(self, x: Array, condition: Array | None = None):
+        return self._columns(x, condition, inverse=False)
+
+    def _inverse_and_log_det_batch(self, y: Array, condition: Array | None = None):
+        return self._columns(y, condition, inverse=True)
+
+    def _one(self, x, condition, *, inverse):
+        kept, changed = self._split(x)
         seen = kept if condition is None else jnp.concatenate([kept, condition.astype(x.dtype)])
-        offsets = self.conditioner(seen)
+        offsets = self._checked(self.conditioner(seen))
+        changed, log_det = self.transformers.apply(offsets, changed, inverse=inverse)
+        return self._join(x, kept, changed), log_det
+
+    def _columns(self, x, condition, *, inverse):
+        # Rows of the batch become columns, the axis along which XLA vectorises.
+        x = x.T
+        kept, changed = self._split(x)
+        seen = kept if condition is None else jnp.concatenate([kept, as_columns(condition, x)])
+        if isinstance(self.conditioner, MLP):
+            offsets = self.conditioner.columns(seen)[: self.transformers.size]
+        else:
+            offsets = jax.vmap(lambda one: self._checked(self.conditioner(one)))(seen.T).T
+        changed, log_det = self.transformers.apply_columns(offsets, changed, inverse=inverse)
+        return self._join(x, kept, changed).T, log_det
+
+    def _split(self, x):
+        n = self.untransformed_dim
+        return (x[:n], x[n:]) if self.kept is None else (x[self.kept], x[self.changed])
+
+    def _join(self, x, kept, changed):
+        return jnp.concatenate([kept, changed]) if self.kept is None else x.at[self.changed].set(changed)
+
+    def _checked(self, offsets):
         size = self.transformers.size
         if offsets.shape != (max(size, 1),) and offsets.shape != (size,):
             raise ValueError(f"Coupling expected its conditioner to give shape ({size},), got {offsets.shape}.")
-        changed, log_det = self.transformers.apply(offsets[:size], changed, inverse=inverse)
-        if self.kept is None:
-            return jnp.concatenate([kept, changed]), log_det
-        return x.at[self.changed].set(changed), log_det
+        return offsets[:size]
 
 
 def _parts(mask, untransformed_dim, dim):

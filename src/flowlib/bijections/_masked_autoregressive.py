@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Int, PRNGKeyArray
 
-from flowlib._arrays import check_count, check_key, is_concrete
-from flowlib.bijections._bijection import AbstractBijection
+from flowlib._arrays import as_columns, check_count, check_key, is_concrete
+from flowlib.bijections._bijection import AbstractBijection, LogDet
 from flowlib.bijections._transformers import Transformers
-from flowlib.nn import MLP, MaskedMLP
+from flowlib.nn import MLP, MaskedMLP, RankByRank
 
 
 class MaskedAutoregressive(AbstractBijection):
@@ -19,9 +19,11 @@ class MaskedAutoregressive(AbstractBijection):
 
     The layer of Papamakarios et al. (2017, arXiv:1705.07057). One masked network (Germain et
     al. 2015, arXiv:1502.03509) makes all parameters at once, so that `transform` costs one
-    call of it; `inverse` finds the coordinates one after another and costs dim calls. The
-    Jacobian is triangular in the given order. Starts as the transformer given: its parameters
-    plus the network's output, which is 0 at first.
+    call of it. `inverse` finds the coordinates one after another, each with the part of the
+    network that its predecessors made computable: the arithmetic of about one call in dim steps
+    (dim calls where the coordinates have unlike transformers). The Jacobian is triangular in the
+    given order. Starts as the transformer given: its parameters plus the network's output,
+    which is 0 at first.
 
     Every earlier input reaches every later output, also where the network is narrower than the
     event. With dim = 1 the parameters come from the condition, or are trained by themselves.
@@ -80,21 +82,58 @@ class MaskedAutoregressive(AbstractBijection):
         self.conditioner = MaskedMLP(key, in_ranks, out_ranks, lowest=lowest, highest=dim - 1, **sizes)
 
     def _transform_and_log_det(self, x: Array, condition: Array | None = None):
-        return self.transformers.apply(self._offsets(x, condition), x, inverse=False)
+        y, log_det = self._transform_and_log_det_batch(x[None], condition)
+        return y[0], LogDet(log_det.value[0], log_det.valid[0])
 
     def _inverse_and_log_det(self, y: Array, condition: Array | None = None):
+        x, log_det = self._inverse_and_log_det_batch(y[None], condition)
+        return x[0], LogDet(log_det.value[0], log_det.valid[0])
+
+    def _transform_and_log_det_batch(self, x: Array, condition: Array | None = None):
+        y, log_det = self.transformers.apply_columns(self._columns(x.T, condition), x.T, inverse=False)
+        return y.T, log_det
+
+    def _inverse_and_log_det_batch(self, y: Array, condition: Array | None = None):
+        if self.transformers.alike and isinstance(self.conditioner, MaskedMLP):
+            x, log_det = self._rank_by_rank(self.conditioner, y.T, condition)
+        else:
+            x, log_det = self._pass_by_pass(y.T, condition)
+        return x.T, log_det
+
+    def _rank_by_rank(self, net, y, condition):
+        """One pass in all: each coordinate computes what depends on it as soon as it is known."""
+        (dim,) = self.shape
+        conditions = y[:0] if condition is None else as_columns(condition, y)
+        arrays, rest = eqx.partition(RankByRank(net, self.order, dim), eqx.is_array)
+        state = eqx.combine(jax.tree.map(lambda a: a[0], arrays), rest).begin(conditions)
+
+        def find_one(state, step):
+            arrays, init, target = step
+            rows = eqx.combine(arrays, rest)
+            params = init[:, None] + rows.outputs(state)
+            x, log_det = self.transformers.invert_one(params, target)
+            return rows.reveal(state, x), (x, log_det)
+
+        steps = (jax.tree.map(lambda a: a[1:], arrays), self.transformers.inits()[self.order], y[self.order])
+        _, (x, log_det) = jax.lax.scan(find_one, state, steps)
+        return jnp.zeros_like(y).at[self.order].set(x), LogDet(log_det.value.sum(0), log_det.valid.all(0))
+
+    def _pass_by_pass(self, y, condition):
+        """A pass for each coordinate, which finds one more."""
+
         def find_one(x, coordinate):
-            candidate, _ = self.transformers.apply(self._offsets(x, condition), y, inverse=True)
+            candidate, _ = self.transformers.apply_columns(self._columns(x, condition), y, inverse=True)
             return x.at[coordinate].set(candidate[coordinate]), None
 
         # The last coordinate falls out of the final pass, which gives the log-det of all as well.
         x, _ = jax.lax.scan(find_one, jnp.zeros_like(y), self.order[:-1])
-        return self.transformers.apply(self._offsets(x, condition), y, inverse=True)
+        return self.transformers.apply_columns(self._columns(x, condition), y, inverse=True)
 
-    def _offsets(self, x, condition):
+    def _columns(self, x, condition):
         if isinstance(self.conditioner, MLP):
-            return self.conditioner(x[:0])[: self.transformers.size]
-        return self.conditioner(x if condition is None else jnp.concatenate([x, condition.astype(x.dtype)]))
+            constants = self.conditioner.columns(x[:0, :1])[: self.transformers.size]
+            return jnp.broadcast_to(constants, (len(constants), x.shape[1]))
+        return self.conditioner.columns(x if condition is None else jnp.concatenate([x, as_columns(condition, x)]))
 
 
 def _checked_order(order, dim):

@@ -51,6 +51,7 @@ class RationalQuadraticSpline(AbstractBijection):
     edges: Edges = eqx.field(static=True)
     shape: ClassVar[tuple[int, ...]] = ()
     cond_shape: ClassVar[None] = None
+    _takes_lanes: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -93,19 +94,24 @@ class RationalQuadraticSpline(AbstractBijection):
     def codomain(self) -> Support:
         return self.domain
 
+    # All of these also take lanes: x of shape (n,), and arrays with a last axis of size n or 1.
+
     def _transform_and_log_det(self, x: Array, condition: Array | None = None):
-        return self._with_tails(x, spline_forward, inverse=False)
+        return self._with_tails(x, inverse=False)
 
     def _inverse_and_log_det(self, y: Array, condition: Array | None = None):
-        return self._with_tails(y, spline_inverse, inverse=True)
+        return self._with_tails(y, inverse=True)
 
-    def _with_tails(self, x, spline, *, inverse):
+    def _with_tails(self, x, *, inverse):
         lower, upper = self.interval
         # The spline sees a clipped input, so that rows outside cannot spoil the gradient of the others.
         # Not jnp.clip: at an end of the interval its derivative is a half.
         clipped = jnp.where(x < lower, lower, jnp.where(x > upper, upper, x))
         slopes = self._slopes()
-        y, log_slope = spline(clipped, self._knots(self.widths), self._knots(self.heights), slopes)
+        spline = spline_inverse if inverse else spline_forward
+        y, log_slope = spline(clipped, lower, self._sizes(self.widths), self._sizes(self.heights), slopes)
+        # A rounding must not leave the interval.
+        y = y + jax.lax.stop_gradient(jnp.clip(y, lower, upper) - y)
         if self.edges == "circular":
             return y, log_slope
         beyond = x - clipped
@@ -117,40 +123,45 @@ class RationalQuadraticSpline(AbstractBijection):
         tail = x if self.edges == "identity" else clipped + beyond * end_slope
         return jnp.where(outside, tail, y), log_end
 
-    def _knots(self, logits: Array) -> Array:
-        """The positions of all knots, the ends of the interval included."""
+    def _sizes(self, logits: Array) -> Array:
+        """The widths or heights of the bins."""
         lower, upper = self.interval
         spare = (upper - lower) - self.min_width * (self.knots + 1)
-        inner = jnp.cumsum(self.min_width + spare * jax.nn.softmax(logits))[:-1] + lower
-        ends = jnp.asarray([lower, upper], logits.dtype)
-        # Exact ends: a cumulative sum that misses one by a rounding would leave a gap.
-        return jnp.concatenate([ends[:1], inner, ends[1:]])
+        return self.min_width + spare * jax.nn.softmax(logits, axis=0)
 
     def _slopes(self) -> Array:
         free = 1 - self.min_derivative
         slopes = self.min_derivative + jax.nn.softplus(self.slopes + math.log(math.expm1(free)))
         if self.edges == "identity":
-            one = jnp.ones(1, slopes.dtype)
+            one = jnp.ones((1, *slopes.shape[1:]), slopes.dtype)
             return jnp.concatenate([one, slopes, one])
         return jnp.concatenate([slopes, slopes[:1]]) if self.edges == "circular" else slopes
 
 
 def spline_forward(
-    x: Float[Array, ""], x_knots: Float[Array, " k"], y_knots: Float[Array, " k"], slopes: Float[Array, " k"]
+    x: Float[Array, "*lanes"],
+    lower: float,
+    widths: Float[Array, "bins *#lanes"],
+    heights: Float[Array, "bins *#lanes"],
+    slopes: Float[Array, "knots *#lanes"],
 ) -> tuple[Array, Array]:
     """y and log dy/dx of the spline at x, which lies between the first and the last knot."""
-    x0, width, y0, height, d0, d1 = _bin(x, x_knots, x_knots, y_knots, slopes)
-    return _rational_quadratic((x - x0) / width, width, y0, height, d0, d1)
+    x0, width, y0, height, d0, d1 = _bin(x, widths, lower, widths, heights, slopes)
+    return _rational_quadratic(_within((x - x0) / width), width, y0, height, d0, d1)
 
 
 def spline_inverse(
-    y: Float[Array, ""], x_knots: Float[Array, " k"], y_knots: Float[Array, " k"], slopes: Float[Array, " k"]
+    y: Float[Array, "*lanes"],
+    lower: float,
+    widths: Float[Array, "bins *#lanes"],
+    heights: Float[Array, "bins *#lanes"],
+    slopes: Float[Array, "knots *#lanes"],
 ) -> tuple[Array, Array]:
     """x and log dx/dy of the spline at y, which lies between the first and the last knot."""
-    x0, width, y0, height, d0, d1 = _bin(y, y_knots, x_knots, y_knots, slopes)
+    x0, width, y0, height, d0, d1 = _bin(y, heights, lower, widths, heights, slopes)
     s = height / width
     # Eqs. 6 to 8 with y counted in heights, which keeps the coefficients near 1.
-    u = (y - y0) / height
+    u = _within((y - y0) / height)
     curvature = u * (d0 + d1 - 2 * s)
     a = s - d0 + curvature
     b = d0 - curvature
@@ -158,17 +169,39 @@ def spline_inverse(
     # The discriminant is a square of the slope and so positive; rounding may say otherwise.
     discriminant = jnp.maximum(b * b - 4 * a * c, jnp.finfo(y.dtype).tiny)
     # Of the two forms of the root this one does not cancel, since b > -sqrt(discriminant).
-    t = -2 * c / (b + jnp.sqrt(discriminant))
-    # A rounding beyond the bin is taken back in the value, not in the derivative.
-    t = t + jax.lax.stop_gradient(jnp.clip(t, 0, 1) - t)
+    t = _within(-2 * c / (b + jnp.sqrt(discriminant)))
     _, log_slope = _rational_quadratic(t, width, y0, height, d0, d1)
     return x0 + width * t, -log_slope
 
 
-def _bin(at, searched, x_knots, y_knots, slopes):
-    k = jnp.sum(at >= searched[1:-1])
-    x0, x1, y0, y1 = x_knots[k], x_knots[k + 1], y_knots[k], y_knots[k + 1]
-    return x0, x1 - x0, y0, y1 - y0, slopes[k], slopes[k + 1]
+def _within(t):
+    # A rounding beyond the bin is taken back in the value, not in the derivative.
+    return t + jax.lax.stop_gradient(jnp.clip(t, 0, 1) - t)
+
+
+def _bin(at, searched, lower, widths, heights, slopes):
+    """Start, width, bottom, height and end slopes of the bin at which `at` lies.
+
+    Sums over a mask instead of indexing: a gather an element is slow, and its gradient a scatter.
+    """
+    ends = lower + jnp.cumsum(jax.lax.stop_gradient(searched), axis=0)[:-1]
+    reached = at >= ends
+    edge = jnp.ones_like(reached[:1])
+    # Of the bins up to that of x all but the last lie before it.
+    before = jnp.concatenate([reached, ~edge])
+    here = jnp.concatenate([edge, reached]) & ~before
+
+    def chosen(mask, values):
+        return jnp.where(mask, values, 0).sum(axis=0)
+
+    return (
+        lower + chosen(before, widths),
+        chosen(here, widths),
+        lower + chosen(before, heights),
+        chosen(here, heights),
+        chosen(here, slopes[:-1]),
+        chosen(here, slopes[1:]),
+    )
 
 
 def _rational_quadratic(t, width, y0, height, d0, d1):

@@ -14,7 +14,15 @@ from jaxtyping import Array, Float
 from paramax import AbstractUnwrappable
 
 from flowlib._module import Module, peel
-from flowlib.bijections._bijection import AbstractBijection, LogDet, backward, check_is_bijection, forward
+from flowlib.bijections._bijection import (
+    AbstractBijection,
+    LogDet,
+    backward,
+    backward_lanes,
+    check_is_bijection,
+    forward,
+    forward_lanes,
+)
 from flowlib.parameters import partition_trainable
 
 
@@ -47,8 +55,8 @@ class Template(Module):
         """The number of trainable scalars."""
         return paramax.unwrap(self.init).shape[-1]
 
-    def build(self, params: Float[Array, " size"]) -> AbstractBijection:
-        """The bijection with its gaps filled from `params`."""
+    def build(self, params: Float[Array, "size *lanes"]) -> AbstractBijection:
+        """The bijection with its gaps filled from `params`; trained arrays get the lanes as last axes."""
         start = 0
         frozen = iter(paramax.unwrap(self.frozen))
         is_trainable = iter(self.is_trainable)
@@ -61,7 +69,7 @@ class Template(Module):
                 return next(frozen)
             n = math.prod(leaf.shape)
             start += n
-            return params[start - n : start].reshape(leaf.shape)
+            return params[start - n : start].reshape(*leaf.shape, *params.shape[1:])
 
         return jax.tree.map(fill, self.skeleton)
 
@@ -117,25 +125,54 @@ class Transformers(Module):
         parts = [np.repeat(m, t.size) for t, m in zip(self.templates, self.members, strict=True)]
         return np.concatenate(parts).astype(int)
 
+    @property
+    def alike(self) -> bool:
+        """Whether all coordinates have a transformer of one structure, so that they can take turns."""
+        return not self.joint and len(self.templates) == 1 and not self.templates[0].frozen
+
     def apply(self, offsets: Float[Array, " size"], x: Float[Array, " dim"], *, inverse: bool) -> tuple[Array, LogDet]:
         """Transform every coordinate, or invert, with the parameters that `offsets` gives."""
         step = backward if inverse else forward
         if self.joint:
             (template,) = self.templates
             return step(template.build(_plain(template.init) + offsets), x)
-        start, outputs, total = 0, [], LogDet.zero(x)
+        y, log_det = self._apply_each(partial(_apply_one, step), offsets, x, ())
+        return y, log_det.sum()
+
+    def apply_columns(
+        self, offsets: Float[Array, "size n"], x: Float[Array, "dim n"], *, inverse: bool
+    ) -> tuple[Float[Array, "dim n"], LogDet]:
+        """`apply` to each column."""
+        if self.joint or any(template.frozen for template in self.templates):
+            return jax.vmap(partial(self.apply, inverse=inverse), -1, (-1, 0))(offsets, x)
+        step = backward_lanes if inverse else forward_lanes
+        y, log_det = self._apply_each(partial(_apply_one, step), offsets, x, (1,))
+        return y, LogDet(log_det.value.sum(0), log_det.valid.all(0))
+
+    def inits(self) -> Float[Array, "dim parameters"]:
+        """The initial parameters of each coordinate, where they are `alike`."""
+        init = _plain(self.templates[0].init)
+        return jnp.broadcast_to(init, (self.dim, self.templates[0].size))
+
+    def invert_one(self, params: Float[Array, "parameters n"], y: Float[Array, " n"]) -> tuple[Array, LogDet]:
+        """Invert the transformer of one coordinate with these parameters, where they are `alike`."""
+        return backward_lanes(self.templates[0].build(params), y)
+
+    def _apply_each(self, apply_one, offsets, x, lanes):
+        start, outputs, log_dets = 0, [], []
         for template, members in zip(self.templates, self.members, strict=True):
             n = len(members)
-            params = offsets[start : start + n * template.size].reshape(n, template.size)
+            params = offsets[start : start + n * template.size].reshape(n, template.size, *x.shape[1:])
             start += n * template.size
             part = x if n == self.dim else x[np.asarray(members)]
-            y, log_det = jax.vmap(partial(_apply_one, step, template))(_plain(template.init) + params, part)
+            init = _plain(template.init)
+            y, log_det = jax.vmap(partial(apply_one, template))(init.reshape(*init.shape, *lanes) + params, part)
             outputs.append(y)
-            total = total + log_det.sum()
+            log_dets.append(log_det)
         if len(outputs) == 1:
-            return outputs[0], total
+            return outputs[0], log_dets[0]
         back = np.argsort([i for members in self.members for i in members])
-        return jnp.concatenate(outputs)[back], total
+        return jnp.concatenate(outputs)[back], jax.tree.map(lambda *parts: jnp.concatenate(parts), *log_dets)
 
 
 def _apply_one(step, template, params, x):

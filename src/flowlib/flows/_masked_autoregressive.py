@@ -26,10 +26,10 @@ def masked_autoregressive_flow(
 ) -> Transformed:
     """A masked autoregressive flow: each coordinate is transformed given those before it (arXiv:1705.07057).
 
-    One direction costs one network pass a layer and the other dim passes. With `invert=True` (MAF)
-    `log_prob` is the cheap one: for fits to data. With `invert=False` (IAF, arXiv:1606.04934)
-    `sample` and `sample_and_log_prob` are: for variational fits. Starts as the identity if
-    the transformer does.
+    One direction costs one network pass a layer, and the other the arithmetic of a pass in dim
+    steps. With `invert=True` (MAF) `log_prob` is the direct one: for fits to data. With
+    `invert=False` (IAF, arXiv:1606.04934) `sample` and `sample_and_log_prob` are: for
+    variational fits. Starts as the identity if the transformer does.
 
     Args:
         key: a PRNG key.

@@ -6,24 +6,30 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from flowlib._arrays import check_count
 from flowlib._module import Module
 from flowlib.masks import rank_based_mask
-from flowlib.nn._mlp import squash
+from flowlib.nn._mlp import activate, squash
 
 
 class MaskedLinear(Module):
-    """x -> (mask * weight) x + bias."""
+    """x -> (mask * weight) x + bias, for each column x."""
 
     weight: Float[Array, "*stack out_size in_size"]
     bias: Float[Array, "*stack out_size"] | None
     mask: Bool[Array, "*stack out_size in_size"]
 
-    def __call__(self, x: Float[Array, " in_size"]) -> Float[Array, " out_size"]:
-        y = jnp.where(self.mask, self.weight, 0) @ x
-        return y if self.bias is None else y + self.bias
+    def __call__(self, x: Float[Array, "in_size n"]) -> Float[Array, "out_size n"]:
+        y = self.masked @ x
+        return y if self.bias is None else y + self.bias[:, None]
+
+    @property
+    def masked(self) -> Float[Array, "*stack out_size in_size"]:
+        """The weights that count."""
+        return jnp.where(self.mask, self.weight, 0)
 
 
 class MaskedMLP(Module):
@@ -66,7 +72,7 @@ class MaskedMLP(Module):
     ):
         width, depth = check_count(width, "nn_width"), check_count(depth, "nn_depth", 0)
         n_ranks = highest - lowest
-        hidden_ranks = lowest + jnp.arange(width) * n_ranks // width
+        hidden_ranks = jnp.asarray(unit_ranks(width, lowest, highest), in_ranks.dtype)
         ranks = [in_ranks, *[hidden_ranks] * depth]
         keys = jr.split(key, depth + 1)
         hidden = []
@@ -82,12 +88,21 @@ class MaskedMLP(Module):
         self.activation = activation
 
     def __call__(self, x: Float[Array, " in_size"]) -> Float[Array, " out_size"]:
+        return self.columns(x[:, None])[:, 0]
+
+    def columns(self, x: Float[Array, "in_size n"]) -> Float[Array, "out_size n"]:
+        """The outputs for `n` inputs, one a column."""
         x = squash(x)
         h = x
         for layer in self.hidden:
-            h = self.activation(layer(h))
+            h = activate(self.activation, layer(h))
         y = self.last(h)
         return y if self.skip is None else y + self.skip(x)
+
+
+def unit_ranks(width: int, lowest: int, highest: int) -> np.ndarray:
+    """The ranks of hidden units: ascending, from `lowest` to below `highest`, each about as often."""
+    return lowest + np.arange(width) * (highest - lowest) // width
 
 
 def _zero(in_ranks: Array, out_ranks: Array, *, bias: bool) -> MaskedLinear:

@@ -62,10 +62,24 @@ class MLP(Module):
         self.activation = activation
 
     def __call__(self, x: Float[Array, " in_size"]) -> Float[Array, " out_size"]:
+        return self.columns(x[:, None])[:, 0]
+
+    def columns(self, x: Float[Array, "in_size n"]) -> Float[Array, "out_size n"]:
+        """The outputs for `n` inputs, one a column."""
         x = squash(x)
         for layer in self.layers[:-1]:
-            x = self.activation(layer(x))
-        return self.layers[-1](x)
+            x = activate(self.activation, _affine(layer, x))
+        return _affine(self.layers[-1], x)
+
+
+def activate(activation: Callable, x: Float[Array, "size n"]) -> Float[Array, "size n"]:
+    """The activation of each column."""
+    return jax.vmap(activation, -1, -1)(x)
+
+
+def _affine(layer: eqx.nn.Linear, x: Array) -> Array:
+    y = layer.weight @ x
+    return y if layer.bias is None else y + layer.bias[:, None]
 
 
 def _linear(key: PRNGKeyArray, in_size: int, out_size: int) -> eqx.nn.Linear:
