@@ -219,7 +219,9 @@ BIJECTIONS: list[Case] = [
         noise=0.1,
         stacked=False,
     ),
-    *entry("Scan", lambda key, d: bij.Scan(stacked(lambda k: mixed(k, d), key, 2)), default=2, noise=0.05),
+    *entry(
+        "Scan", lambda key, d: bij.Scan(stacked(lambda k: mixed(k, d), key, 2)), default=2, noise=0.05, stacked=False
+    ),
     *entry("Scan_conditional", lambda key, d: bij.Scan(stacked(lambda k: shift(k, d), key)), default=5),
     *entry(
         "Concatenate",
