@@ -36,7 +36,7 @@ def triangular(key, d, lower=True):
     return bij.TriangularAffine(normal(loc, d), matrix, lower=lower)
 
 
-def spline(key, edges: Any = "identity", interval: Any = 2.0):
+def spline(key, edges: Any = "identity", interval: Any = 1.0):
     noise = bij.RationalQuadraticSpline(knots=5, interval=interval, edges=edges)
     return jax.tree.map(lambda leaf: leaf + jr.normal(key, leaf.shape), noise)
 

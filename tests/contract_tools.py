@@ -79,11 +79,14 @@ def outsiders(support: Support, inside: np.ndarray) -> np.ndarray:
     if isinstance(support, Real):
         return inside[:0]
     size = inside[0].size
-    candidates = np.repeat(inside[:1].reshape(1, size), 4 * size, 0)
-    for row, (value, position) in enumerate((v, p) for v in (-1e3, 1e3, -7.0, 7.0) for p in range(size)):
+    # The ends of open intervals too: there a logarithm has a pole.
+    values = (0.0, 1.0, -1e3, 1e3, -7.0, 7.0)
+    candidates = np.repeat(inside[:1].reshape(1, size), len(values) * size, 0)
+    for row, (value, position) in enumerate((v, p) for v in values for p in range(size)):
         candidates[row, position] = value
     candidates = candidates.reshape(-1, *inside.shape[1:])
-    return candidates[~members(support, candidates)][:4]
+    candidates = candidates[~members(support, candidates)]
+    return candidates[:: max(1, len(candidates) // 4)][:4]
 
 
 @dataclasses.dataclass
