@@ -79,9 +79,15 @@ def solve(
     start = stop_gradient(targets if guesses is None else guesses)
     first, found = on_rows(newton, start, searched)
     # One branch for all rows: under vmap every row would pay for both.
-    rescued = jax.lax.cond(found.all(), lambda: first, lambda: on_rows(rescue, start, searched))
+    polish = partial(_polish, structure=structure, tolerance=tolerance)
+
+    def rescue_all():
+        # A coordinate found to its own tolerance may be too rough for the smaller ones after it: one step mends them.
+        return on_rows(polish, on_rows(rescue, start, searched), searched)[0]
+
+    rescued = jax.lax.cond(found.all(), lambda: first, rescue_all)
     x = jnp.where(found[:, None], first, rescued)
-    x, accurate = on_rows(partial(_polish, structure=structure, tolerance=tolerance), x, searched)
+    x, accurate = on_rows(polish, x, searched)
     return on_rows(partial(_implicit_root, structure=structure), x, problem), accurate
 
 
