@@ -1,4 +1,4 @@
-"""The registry: every bijection and every distribution, at least twice, for `test_contract.py`.
+"""Every bijection and every distribution, at least twice, for `test_contract.py`.
 
 A case is a function that builds the object from a key and an event size. The name before the first
 underscore is that of the class or constructor. A new bijection needs two entries here.

@@ -1,4 +1,4 @@
-"""The distribution half of the registry: each family with a vector event at every size, and with another shape."""
+"""The cases of distributions, each family with a vector event at every size, and with another shape."""
 
 from collections.abc import Sequence
 from functools import partial
