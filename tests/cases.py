@@ -291,7 +291,7 @@ BIJECTIONS: list[Case] = [
     *entry("Coupling", lambda key, d: coupling(key, d), default=5),
     *entry(
         "Coupling_conditional",
-        lambda key, d: coupling(key, d, transformer=narrow_spline(), cond_dim=2),
+        lambda key, d: coupling(key, d, transformer=narrow_spline(), cond_dim=2, nn_activation=jnp.tanh),
         default=1,
         special=lambda b: (-2.0, 2.0),
     ),
@@ -300,14 +300,18 @@ BIJECTIONS: list[Case] = [
     *entry("MaskedAutoregressive", lambda key, d: autoregressive_network(key, d), default=2),
     *entry(
         "MaskedAutoregressive_conditional",
-        lambda key, d: autoregressive_network(key, d, cond_dim=3, nn_width=2, nn_activation=jax.nn.relu),
+        lambda key, d: autoregressive_network(key, d, cond_dim=3, nn_width=2),
         default=5,
     ),
     *entry("MaskedAutoregressive_order", lambda key, d: backwards(key, d), default=5),
     *entry("MaskedAutoregressive_single", lambda key, d: autoregressive_network(key, d, cond_dim=1), default=1),
     *entry("Planar", lambda key, d: bij.Planar(key, dim=d), default=5),
     *entry("Planar_leaky", lambda key, d: bij.Planar(key, dim=d, negative_slope=0.2), default=1),
-    *entry("Planar_conditional", lambda key, d: bij.Planar(key, dim=d, cond_dim=2, width_size=4), default=2),
+    *entry(
+        "Planar_conditional",
+        lambda key, d: bij.Planar(key, dim=d, cond_dim=2, width_size=4, activation=jnp.tanh),
+        default=2,
+    ),
     *entry(
         "BlockAutoregressiveNetwork",
         lambda key, d: bij.BlockAutoregressiveNetwork(key, dim=d, depth=1, block_dim=3),
@@ -326,7 +330,7 @@ BIJECTIONS: list[Case] = [
         lambda key, d: bij.NumericalInverse(bij.Chain([triangular(key, d), shift(key, d)]), triangular=True),
         default=5,
     ),
-    *entry("FunctionBijection", lambda key, d: bij.FunctionBijection(cubic, (d,)), default=1, sizes=(1,)),
+    *entry("FunctionBijection", lambda key, d: bij.FunctionBijection(cubic, (d,), triangular=True), default=1),
     *entry(
         "FunctionBijection_inverse",
         lambda key, d: bij.FunctionBijection(steepening, (d // 3, 3), flattening),

@@ -14,6 +14,7 @@ if os.environ.get("FLOWLIB_TEST_OPTIMISED") != "1":
         # Later ones do not know the flag.
         os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
 
+from jaxtyping import config as jaxtyping_config
 from jaxtyping import install_import_hook
 
 # Before anything imports flowlib: the hook rewrites modules as they are loaded.
@@ -26,7 +27,6 @@ from zlib import crc32  # noqa: E402
 
 import jax  # noqa: E402
 import jax.random as jr  # noqa: E402
-import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -79,9 +79,9 @@ def key(request: pytest.FixtureRequest) -> jax.Array:
 @pytest.fixture
 def unchecked_annotations() -> Iterator[None]:
     """For tests of bad input: the library's own errors, not those of the run-time check of its annotations."""
-    jaxtyping.config.update("jaxtyping_disable", True)
+    jaxtyping_config.update("jaxtyping_disable", True)
     yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+    jaxtyping_config.update("jaxtyping_disable", False)
 
 
 # Each program takes some ten memory maps of the operating system, which allows a process 65,530.

@@ -225,8 +225,7 @@ def test_result_depends_on_the_condition(case):
     if s.condition is not None:
         x, different = np.repeat(s.x[:1], s.n, 0), len(np.unique(s.condition.reshape(s.n, -1), axis=0))
         value = measure(s.bijection, x, s.condition).value.reshape(s.n, -1)
-        # Units of a network may be off for some conditions.
-        assert len(np.unique(value, axis=0)) > different / 2
+        assert len(np.unique(value, axis=0)) == different
 
 
 @each_bijection

@@ -86,8 +86,8 @@ class AbstractBijection(Node):
     def _inverse_and_log_det_batch(self, y: Array, condition: Array | None) -> tuple[Array, LogDet]:
         return jax.vmap(partial(backward, self), (0, _condition_axis(self, condition)))(y, condition)
 
-    # Whether the two methods of a scalar bijection, given x of shape (n,) and arrays that have a last axis of size n or
-    # 1 more than they were built with, act on each of the n lanes. Otherwise lanes are mapped over with `vmap`.
+    # Whether the two methods of a scalar bijection, given x of shape (n,) and arrays that have one more axis than they
+    # were built with, the last and of size n, act on each of the n lanes. Otherwise lanes are mapped over with `vmap`.
     _takes_lanes: ClassVar[bool] = False
 
     def transform(self, x: ArrayLike, condition: ArrayLike | None = None) -> Array:
