@@ -22,7 +22,7 @@ from cases_distributions import DISTRIBUTIONS as FAMILIES
 from flowlib import flows
 from flowlib.flows._tail import default_transformer
 from parts import normal, positive, rotation, shift
-from registry import SIZES, Case, entry
+from registry import Case, entry
 
 
 def affine(key, *shape):
@@ -351,20 +351,14 @@ BIJECTIONS: list[Case] = [
 
 
 def premade_cases(constructor, defaults, **options) -> list[Case]:
-    """A premade flow at every size in each orientation and with each kind of condition, and all four pairs at size 2.
+    """A premade flow at every size: unconditional with `invert=True`, conditional with `invert=False`.
 
     `defaults` names the size at which a variant is selected.
     """
     found = []
-    for suffix, cond_dim, invert, sizes in [
-        ("", None, True, SIZES),
-        ("_conditional", 2, False, SIZES),
-        ("_forward", None, False, (2,)),
-        ("_conditional_inverse", 2, True, (2,)),
-    ]:
+    for suffix, cond_dim, invert in [("", None, True), ("_conditional", 2, False)]:
         build = functools.partial(_premade, constructor, {"cond_dim": cond_dim, "invert": invert, **options})
-        name, default = f"{constructor.__name__}{suffix}", defaults.get(suffix, 0)
-        found += entry(name, build, default=default, sizes=sizes, noise=0.3, stacked=False)
+        found += entry(f"{constructor.__name__}{suffix}", build, default=defaults[suffix], noise=0.3, stacked=False)
     return found
 
 

@@ -279,7 +279,7 @@ def test_premade_flow_integrates_to_one(case):
     s = density_study(case)
     if case.size <= 2:
         for dist in (s.initial, s.dist):
-            points, weights = grid(s, s.many if case.size == 1 else 160)
+            points, weights = grid(s, s.many if case.size == 1 else 320)
             assert abs(np.exp(s.log_prob(dist, points)) @ weights - 1) < 1e-3
 
 

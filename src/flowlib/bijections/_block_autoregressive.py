@@ -10,10 +10,12 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from flowlib._arrays import check_count, check_key
-from flowlib._module import Module
-from flowlib.bijections._bijection import AbstractBijection, check_is_bijection, forward
-from flowlib.bijections._numerical_inverse import FunctionBijection, solve_bijection, solve_one
+from flowlib._arrays import as_columns, check_count, check_key
+from flowlib._module import Module, stop_gradient
+from flowlib.bijections._bijection import AbstractBijection, LogDet, check_is_bijection, forward
+from flowlib.bijections._monotone_root import monotone_root
+from flowlib.bijections._numerical_inverse import FunctionBijection, flat_transform
+from flowlib.bijections._solve import default_tolerance, implicit_root
 from flowlib.bijections._tanh import LeakyTanh
 from flowlib.masks import block_tril_mask
 
@@ -42,9 +44,27 @@ class BlockLinear(Module):
         self.bias = 0.1 * _GAIN * jr.normal(bias_key, shape[:1]) if block_out > 1 else jnp.zeros(shape[0])
         self.mask = jnp.asarray(block_tril_mask((block_out, block_in), dim, k=-1))
 
-    def __call__(self, x: Float[Array, "dim block_in"]) -> Float[Array, "dim block_out"]:
-        within = jnp.einsum("doi,di->do", jnp.exp(self.log_diagonal), x)
-        return within + (jnp.where(self.mask, self.lower, 0) @ x.reshape(-1) + self.bias).reshape(within.shape)
+    def blocks(self) -> Float[Array, "dim block_out block_in"]:
+        """The weights within a block."""
+        return jnp.exp(self.log_diagonal)
+
+    def below(self) -> Float[Array, "out_size in_size"]:
+        """The weights between blocks, 0 elsewhere."""
+        return jnp.where(self.mask, self.lower, 0)
+
+    def __call__(self, x: Float[Array, "in_size n"]) -> Float[Array, "out_size n"]:
+        dim, block_out, block_in = self.log_diagonal.shape
+        own_block = jnp.eye(dim, dtype=bool)[:, None, :, None]
+        within = jnp.where(own_block, self.blocks()[:, :, None, :], 0).reshape(dim * block_out, dim * block_in)
+        return (self.below() + within) @ x + self.bias[:, None]
+
+    def log_slopes(self, inner: Float[Array, "dim block_in n"]) -> Float[Array, "dim block_out n"]:
+        """log of d(output)/d(coordinate of its block), given that of the inputs."""
+        # Largest terms first, so that nothing overflows; the sums are then one matrix product.
+        inner_max = jax.lax.stop_gradient(inner.max(axis=1, keepdims=True))
+        weight_max = jax.lax.stop_gradient(self.log_diagonal.max(axis=2, keepdims=True))
+        sums = jnp.einsum("doi,din->don", jnp.exp(self.log_diagonal - weight_max), jnp.exp(inner - inner_max))
+        return jnp.log(jnp.maximum(sums, jnp.finfo(sums.dtype).tiny)) + weight_max + inner_max
 
 
 class BlockAutoregressiveNetwork(AbstractBijection):
@@ -52,8 +72,10 @@ class BlockAutoregressiveNetwork(AbstractBijection):
 
     Output i increases in input i and depends freely on inputs before it, so that the Jacobian is
     triangular; its diagonal is a product of positive blocks, kept in logarithms. `transform`
-    costs one pass; `inverse` is numerical, with a bounded error and implicit gradients: about
-    ten passes a coordinate. It starts near the identity.
+    costs one pass. `inverse` is numerical: coordinate by coordinate, by Newton's method in a bracket, to
+    |dx| <= 1e-5 (1 + |x|) in float32 and 1e-10 in float64 given the coordinates before; a row that fails
+    is NaN. It costs about two passes and, for each coordinate, five to ten evaluations of its own
+    blocks; its gradients are implicit. It starts near the identity.
 
     Args:
         key: a PRNG key.
@@ -115,21 +137,81 @@ class BlockAutoregressiveNetwork(AbstractBijection):
         self.shape = (dim,)
 
     def _transform_and_log_det(self, x: Array, condition: Array | None = None):
-        h = x[:, None]
-        # log of d(unit)/d(its coordinate): (dim, block), since each coordinate enters through one column.
-        log_slope = jnp.zeros_like(h)
-        for i, layer in enumerate(self.layers):
-            h = layer(h)
-            log_slope = jax.nn.logsumexp(layer.log_diagonal + log_slope[:, None, :], axis=-1)
-            if i == 0 and self.condition_weight is not None and condition is not None:
-                h = h + (self.condition_weight @ condition.astype(x.dtype)).reshape(h.shape)
-            if i < len(self.layers) - 1:
-                h, log_det = jax.vmap(jax.vmap(partial(forward, self.activation)))(h)
-                log_slope = log_slope + log_det.value
-        return h[:, 0], log_slope.sum()
+        y, log_det = self._transform_and_log_det_batch(x[None], condition)
+        return y[0], LogDet(log_det.value[0], log_det.valid[0])
 
     def _inverse_and_log_det(self, y: Array, condition: Array | None = None):
-        return solve_one(self, y, condition, "triangular")
+        x, log_det = self._inverse_and_log_det_batch(y[None], condition)
+        return x[0], LogDet(log_det.value[0], log_det.valid[0])
+
+    def _transform_and_log_det_batch(self, x: Array, condition: Array | None = None):
+        (dim,) = self.shape
+        h = x.T
+        # Of the units of each block in the coordinate of that block.
+        log_slopes = jnp.zeros((dim, 1, 1), x.dtype)
+        for i, layer in enumerate(self.layers):
+            h, log_slopes = layer(h), layer.log_slopes(log_slopes)
+            if i == 0:
+                h = h + self._shift(condition, h)
+            if i < len(self.layers) - 1:
+                h, log_det = jax.vmap(jax.vmap(partial(forward, self.activation)))(h)
+                log_slopes = log_slopes + log_det.value.reshape(dim, -1, len(x))
+        log_det = jnp.broadcast_to(log_slopes, (dim, 1, len(x))).sum((0, 1))
+        return h.T, LogDet(log_det, jnp.ones(len(x), bool))
 
     def _inverse_and_log_det_batch(self, y: Array, condition: Array | None = None):
-        return solve_bijection(self, y, condition, "triangular")
+        searched, target, given = stop_gradient((self, y, condition))
+        x, found = searched._find(target, given)
+        shared = condition is None or condition.ndim == 1
+        args, rows = ((self, condition), None) if shared else ((self, None), condition)
+        x = implicit_root(flat_transform, x, y, args, rows, "triangular")
+        x = jnp.where(found[:, None], x, jnp.nan)
+        _, log_det = self._transform_and_log_det_batch(x, condition)
+        return x, LogDet(-log_det.value, log_det.valid)
+
+    def _shift(self, condition, h):
+        if self.condition_weight is None or condition is None:
+            return jnp.zeros((), h.dtype)
+        return self.condition_weight @ as_columns(condition, h)
+
+    def _find(self, y, condition):
+        """The root, coordinate by coordinate: each sees those before it through sums that are computed once."""
+        (dim,), n = self.shape, len(y)
+        units = [layer.log_diagonal.shape[2] for layer in self.layers]
+        known = tuple(jnp.zeros((dim * size, n), y.dtype) for size in units)
+        biases = [jnp.broadcast_to(layer.bias[:, None], (len(layer.bias), n)) for layer in self.layers]
+        biases[0] = biases[0] + self._shift(condition, biases[0])
+        rows = [
+            (layer.blocks(), layer.below().reshape(dim, -1, layer.below().shape[1]), bias.reshape(dim, -1, n))
+            for layer, bias in zip(self.layers, biases, strict=True)
+        ]
+
+        def find_one(known, step):
+            i, rows, target = step
+            sums = [below @ units + bias for (_, below, bias), units in zip(rows, known, strict=True)]
+            blocks = [block for block, _, _ in rows]
+            x, found = monotone_root(
+                lambda x: self._along(blocks, sums, x)[1:], target, target, default_tolerance(target.dtype)
+            )
+            revealed = self._along(blocks, sums, x)[0]
+            known = tuple(
+                jax.lax.dynamic_update_slice_in_dim(units, new, i * len(new), 0)
+                for units, new in zip(known, revealed, strict=True)
+            )
+            return known, (x, found)
+
+        _, (x, found) = jax.lax.scan(find_one, known, (jnp.arange(dim), rows, y.T))
+        return x.T, found.all(0)
+
+    def _activated(self, h):
+        return jax.vmap(jax.vmap(lambda one: forward(self.activation, one)[0]))(h)
+
+    def _along(self, blocks, sums, x):
+        """One coordinate: the inputs of its block in each layer, its value and its slope."""
+        h, slope, inputs = x[None], jnp.ones_like(x)[None], []
+        for i, (block, rest) in enumerate(zip(blocks, sums, strict=True)):
+            inputs.append(h)
+            h, slope = block @ h + rest, block @ slope
+            if i < len(blocks) - 1:
+                h, slope = jax.jvp(self._activated, (h,), (slope,))
+        return inputs, h[0], slope[0]

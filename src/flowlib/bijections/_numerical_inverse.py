@@ -207,7 +207,7 @@ def solve_bijection(
     shared = condition is None or condition.ndim == len(peel(bijection).cond_shape)
     args, rows = ((bijection, condition), None) if shared else ((bijection, None), condition)
     x, found = solve(
-        _flat_transform,
+        flat_transform,
         y.reshape(n, size),
         args,
         rows,
@@ -228,7 +228,8 @@ def solve_one(bijection: AbstractBijection, y: Array, condition: Array | None, s
     return x[0], LogDet(log_det.value[0], log_det.valid[0])
 
 
-def _flat_transform(x: Array, args: Any) -> Array:
+def flat_transform(x: Array, args: Any) -> Array:
+    """`transform` of one event as a vector; `args` is ((bijection, condition), condition of the row or None)."""
     (bijection, condition), row = args
     condition = row if condition is None else condition
     return forward(bijection, x.reshape(peel(bijection).shape), condition)[0].reshape(-1)

@@ -10,12 +10,12 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from flowlib._arrays import default_float
 from flowlib._module import stop_gradient
+from flowlib.bijections._monotone_root import monotone_root
 
 Structure = Literal["triangular", "dense"]
 Function = Callable[[Array, PyTree], Array]
 
-# Doublings of a bracket of half-width 1: enough to reach the largest value with a square in float32.
-_MAX_DOUBLINGS = 64
+_MAX_NEWTON_STEPS = 64
 
 
 def default_tolerance(dtype: Any) -> float:
@@ -28,8 +28,15 @@ def solve_scalar(fn: Function, target: Float[Array, ""], args: PyTree) -> Float[
 
     The gradient is implicit, in `target` and `args`.
     """
-    x, found = solve(partial(_as_vector, fn), target[None, None], args, None, structure="triangular")
-    return jnp.where(found[0], x[0, 0], jnp.nan)
+
+    def along(x):
+        return _value_and_slope(lambda x: fn(x, searched), x)
+
+    searched = stop_gradient(args)
+    start = jax.lax.stop_gradient(target)
+    x, found = monotone_root(along, start, start, default_tolerance(target.dtype))
+    x = jax.lax.custom_root(lambda x: fn(x, args) - target, x, _given, _scalar_tangent_solve)
+    return jnp.where(found, x, jnp.nan)
 
 
 def solve(
@@ -41,15 +48,15 @@ def solve(
     structure: Structure,
     tolerance: float | None = None,
     guesses: Float[Array, "rows dim"] | None = None,
-    max_steps: int = 64,
 ) -> tuple[Float[Array, "rows dim"], Bool[Array, " rows"]]:
     """For each row the vector x with fn(x, (args, row_args)) = target, and whether its error is within the tolerance.
 
-    Newton's method first. If that fails for any row, a triangular function (output i depends on
-    inputs 0 to i, monotonically on input i) is solved coordinate by coordinate by bisection, and
-    any other by Levenberg-Marquardt. The error |dx_i| is bounded by tolerance (1 + |x_i|) in
-    every coordinate, or by what the rounding of fn allows. The gradient is implicit, in the
-    targets and all arguments, through a triangular solve where the Jacobian is triangular.
+    A triangular function (output i depends on inputs 0 to i, monotonically on input i) is solved
+    coordinate by coordinate, by Newton's method in a bracket; any other by Newton's method for all
+    coordinates, and where that fails by Levenberg-Marquardt. The error |dx_i| is bounded by
+    tolerance (1 + |x_i|) in every coordinate, or by what the rounding of fn allows. The gradient
+    is implicit, in the targets and all arguments, through a triangular solve where the Jacobian
+    is triangular.
 
     Args:
         fn: a function of one row, `fn(x, (args, row_args))`.
@@ -59,36 +66,53 @@ def solve(
         structure: of the Jacobian of fn.
         tolerance: the bound above. Defaults to `default_tolerance`.
         guesses: where to start. Defaults to the targets.
-        max_steps: of Newton's method.
     """
     tolerance = default_tolerance(targets.dtype) if tolerance is None else tolerance
-    problem = (targets, args, row_args)
     # The search is not differentiated; the root is, by the implicit function theorem.
-    searched = stop_gradient(problem)
+    searched = stop_gradient((targets, args, row_args))
 
-    def on_rows(method, start, problem):
-        targets, args, row_args = problem
+    def on_rows(method, start):
+        return _on_rows(method, fn, start, *searched)
 
-        def one(start, target, row):
-            return method(partial(_residual, fn, target, (args, row)), start, target)
-
-        return jax.vmap(one)(start, targets, row_args)
-
-    newton = partial(_newton, structure=structure, tolerance=tolerance, max_steps=max_steps)
-    rescue = partial(_bisect_each if structure == "triangular" else _least_squares, tolerance=tolerance)
     start = stop_gradient(targets if guesses is None else guesses)
-    first, found = on_rows(newton, start, searched)
-    # One branch for all rows: under vmap every row would pay for both.
     polish = partial(_polish, structure=structure, tolerance=tolerance)
+    if structure == "triangular":
+        x = on_rows(partial(_in_turn, tolerance=tolerance), start)
+    else:
+        x = _newton_then_least_squares(on_rows, polish, start, tolerance)
+    x, accurate = on_rows(polish, x)
+    return implicit_root(fn, x, targets, args, row_args, structure), accurate
 
-    def rescue_all():
-        # A coordinate found to its own tolerance may be too rough for the smaller ones after it: one step mends them.
-        return on_rows(polish, on_rows(rescue, start, searched), searched)[0]
 
-    rescued = jax.lax.cond(found.all(), lambda: first, rescue_all)
-    x = jnp.where(found[:, None], first, rescued)
-    x, accurate = on_rows(polish, x, searched)
-    return on_rows(partial(_implicit_root, structure=structure), x, problem), accurate
+def implicit_root(
+    fn: Function,
+    x: Float[Array, "rows dim"],
+    targets: Float[Array, "rows dim"],
+    args: PyTree,
+    row_args: PyTree,
+    structure: Structure,
+) -> Float[Array, "rows dim"]:
+    """`x`, at which fn is `targets`, as a differentiable function of the targets and of all arguments; see `solve`."""
+    return _on_rows(partial(_implicit_root, structure=structure), fn, x, targets, args, row_args)
+
+
+def _on_rows(method, fn, start, targets, args, row_args):
+    def one(start, target, row):
+        return method(partial(_residual, fn, target, (args, row)), start, target)
+
+    return jax.vmap(one)(start, targets, row_args)
+
+
+def _newton_then_least_squares(on_rows, polish, start, tolerance):
+    first, found = on_rows(partial(_newton, tolerance=tolerance), start)
+
+    def rescue():
+        rescued = on_rows(partial(_least_squares, tolerance=tolerance), start)
+        return on_rows(polish, rescued)[0]
+
+    # One branch for all rows: under vmap every row would pay for both.
+    rescued = jax.lax.cond(found.all(), lambda: first, rescue)
+    return jnp.where(found[:, None], first, rescued)
 
 
 def _implicit_root(residual, x, target, *, structure):
@@ -115,6 +139,10 @@ def _tangent_solve(linear, target, *, structure):
     return _linear_solve(jax.jacfwd(linear)(jnp.zeros_like(target)), target, structure)
 
 
+def _scalar_tangent_solve(linear, target):
+    return target / linear(jnp.ones_like(target))
+
+
 def _linear_solve(matrix, target, structure):
     if structure == "triangular":
         return jax.scipy.linalg.solve_triangular(matrix, target, lower=True)
@@ -129,20 +157,14 @@ def _ignoring_args(fn, x, args):
     return fn(x)
 
 
-def _as_vector(fn, x, args):
-    return fn(x[0], args[0])[None]
-
-
-def _newton(residual, start, target, *, structure, tolerance, max_steps):
-    import lineax
+def _newton(residual, start, target, *, tolerance):
     import optimistix
 
-    tags = frozenset({lineax.lower_triangular_tag}) if structure == "triangular" else frozenset()
     # A tenth, because the last step bounds the error of the point before it.
     limits = {"rtol": tolerance / 10, "atol": tolerance / 10, "norm": optimistix.max_norm}
     solver = optimistix.Newton(**limits, cauchy_termination=False)
     residual = partial(_ignoring_args, residual)
-    solution = optimistix.root_find(residual, solver, start, max_steps=max_steps, throw=False, tags=tags)
+    solution = optimistix.root_find(residual, solver, start, max_steps=_MAX_NEWTON_STEPS, throw=False)
     return solution.value, solution.result == optimistix.RESULTS.successful
 
 
@@ -159,34 +181,16 @@ def _least_squares(residual, start, target, *, tolerance):
     return found.value.astype(start.dtype)
 
 
-def _bisect_each(residual, start, target, *, tolerance):
+def _in_turn(residual, start, target, *, tolerance):
+    """Each coordinate by its own equation, with those before it known."""
+
     def one(x, i):
-        return x.at[i].set(_bisect(lambda t: residual(x.at[i].set(t))[i], x[i], tolerance)), None
+        along = partial(_value_and_slope, lambda t: residual(x.at[i].set(t))[i])
+        root, _ = monotone_root(along, jnp.zeros_like(x[i]), x[i], tolerance)
+        return x.at[i].set(root), None
 
-    # From 0 rather than from where Newton's method went astray.
-    return jax.lax.scan(one, jnp.zeros_like(start), jnp.arange(start.size))[0]
+    return jax.lax.scan(one, start, jnp.arange(start.size))[0]
 
 
-def _bisect(fn, start, tolerance):
-    import optimistix
-
-    def ends(half):
-        return jax.vmap(fn)(jnp.stack([start - half, start + half]))
-
-    def is_open(state):
-        _, values, n = state
-        return (values[0] * values[1] > 0) & (n < _MAX_DOUBLINGS)
-
-    def widen(state):
-        half, _, n = state
-        return 2 * half, ends(2 * half), n + 1
-
-    half = jnp.ones_like(start)
-    half, values, _ = jax.lax.while_loop(is_open, widen, (half, ends(half), 0))
-    # A decreasing function is turned around.
-    sign = jnp.where(values[1] >= values[0], 1, -1).astype(start.dtype)
-    solver = optimistix.Bisection(rtol=tolerance / 10, atol=tolerance / 10, flip=False)
-    bracket = {"lower": start - half, "upper": start + half}
-    return optimistix.root_find(
-        lambda t, args: sign * fn(t), solver, start, options=bracket, max_steps=128, throw=False
-    ).value
+def _value_and_slope(fn, x):
+    return jax.jvp(fn, (x,), (jnp.ones_like(x),))
