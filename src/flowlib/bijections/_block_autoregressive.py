@@ -190,10 +190,13 @@ class BlockAutoregressiveNetwork(AbstractBijection):
             i, rows, target = step
             sums = [below @ units + bias for (_, below, bias), units in zip(rows, known, strict=True)]
             blocks = [block for block, _, _ in rows]
-            x, found = monotone_root(
-                lambda x: self._along(blocks, sums, x)[1:], target, target, default_tolerance(target.dtype)
-            )
-            revealed = self._along(blocks, sums, x)[0]
+
+            def along(x):
+                _, value, slope = self._along(blocks, sums, x)
+                return value, slope
+
+            x, found = monotone_root(along, target, target, default_tolerance(target.dtype))
+            revealed, _, _ = self._along(blocks, sums, x)
             known = tuple(
                 jax.lax.dynamic_update_slice_in_dim(units, new, i * len(new), 0)
                 for units, new in zip(known, revealed, strict=True)

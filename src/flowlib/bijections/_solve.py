@@ -29,11 +29,11 @@ def solve_scalar(fn: Function, target: Float[Array, ""], args: PyTree) -> Float[
     The gradient is implicit, in `target` and `args`.
     """
 
+    searched, start = stop_gradient((args, target))
+
     def along(x):
         return _value_and_slope(lambda x: fn(x, searched), x)
 
-    searched = stop_gradient(args)
-    start = jax.lax.stop_gradient(target)
     x, found = monotone_root(along, start, start, default_tolerance(target.dtype))
     x = jax.lax.custom_root(lambda x: fn(x, args) - target, x, _given, _scalar_tangent_solve)
     return jnp.where(found, x, jnp.nan)
@@ -185,7 +185,9 @@ def _in_turn(residual, start, target, *, tolerance):
     """Each coordinate by its own equation, with those before it known."""
 
     def one(x, i):
-        along = partial(_value_and_slope, lambda t: residual(x.at[i].set(t))[i])
+        def along(value):
+            return _value_and_slope(lambda t: residual(x.at[i].set(t))[i], value)
+
         root, _ = monotone_root(along, jnp.zeros_like(x[i]), x[i], tolerance)
         return x.at[i].set(root), None
 
