@@ -28,7 +28,6 @@ def solve_scalar(fn: Function, target: Float[Array, ""], args: PyTree) -> Float[
 
     The gradient is implicit, in `target` and `args`.
     """
-
     searched, start = stop_gradient((args, target))
 
     def along(x):
