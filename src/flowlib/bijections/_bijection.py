@@ -87,7 +87,7 @@ class AbstractBijection(Node):
         return jax.vmap(partial(backward, self), (0, _condition_axis(self, condition)))(y, condition)
 
     # Whether the two methods of a scalar bijection, given x of shape (n,) and arrays that have one more axis than they
-    # were built with, the last and of size n, act on each of the n lanes. Otherwise lanes are mapped over with `vmap`.
+    # were built with, the last and of size n or 1, act on each of the n lanes. Otherwise `vmap` maps over lanes.
     _takes_lanes: ClassVar[bool] = False
 
     def transform(self, x: ArrayLike, condition: ArrayLike | None = None) -> Array:
@@ -143,7 +143,7 @@ def backward_batch(bijection: AbstractBijection, y: Array, condition: Array | No
 
 def forward_lanes(bijection: AbstractBijection, x: Array) -> tuple[Array, LogDet]:
     """`forward` of a scalar bijection in n lanes: x has shape (n,), and each of its arrays one more axis, the last."""
-    if not _takes_lanes(bijection):
+    if not takes_lanes(bijection):
         return eqx.filter_vmap(forward, in_axes=(eqx.if_array(-1), -1), out_axes=-1)(bijection, x)
     x, inside = jax.vmap(partial(_guard, bijection.domain), -1, -1)(x)
     return _with_flags(bijection._transform_and_log_det(x, None), inside)
@@ -151,14 +151,14 @@ def forward_lanes(bijection: AbstractBijection, x: Array) -> tuple[Array, LogDet
 
 def backward_lanes(bijection: AbstractBijection, y: Array) -> tuple[Array, LogDet]:
     """`backward` of a scalar bijection in lanes; see `forward_lanes`."""
-    if not _takes_lanes(bijection):
+    if not takes_lanes(bijection):
         return eqx.filter_vmap(backward, in_axes=(eqx.if_array(-1), -1), out_axes=-1)(bijection, y)
     y, inside = jax.vmap(partial(_guard, bijection.codomain), -1, -1)(y)
     return _with_flags(bijection._inverse_and_log_det(y, None), inside)
 
 
-def _takes_lanes(bijection):
-    # One in a wrapper has yet to be unwrapped, lane by lane.
+def takes_lanes(bijection: Any) -> bool:
+    """Whether the bijection itself acts on lanes; one in a wrapper has yet to be unwrapped, lane by lane."""
     return isinstance(bijection, AbstractBijection) and bijection._takes_lanes
 
 

@@ -155,7 +155,7 @@ class BlockAutoregressiveNetwork(AbstractBijection):
                 h = h + self._shift(condition, h)
             if i < len(self.layers) - 1:
                 h, log_det = jax.vmap(jax.vmap(partial(forward, self.activation)))(h)
-                log_slopes = log_slopes + log_det.value.reshape(dim, -1, len(x))
+                log_slopes = log_slopes + log_det.value.reshape(dim, layer.log_diagonal.shape[1], len(x))
         log_det = jnp.broadcast_to(log_slopes, (dim, 1, len(x))).sum((0, 1))
         return h.T, LogDet(log_det, jnp.ones(len(x), bool))
 
@@ -177,14 +177,14 @@ class BlockAutoregressiveNetwork(AbstractBijection):
     def _find(self, y, condition):
         """The root, coordinate by coordinate: each sees those before it through sums that are computed once."""
         (dim,), n = self.shape, len(y)
-        units = [layer.log_diagonal.shape[2] for layer in self.layers]
-        known = tuple(jnp.zeros((dim * size, n), y.dtype) for size in units)
         biases = [jnp.broadcast_to(layer.bias[:, None], (len(layer.bias), n)) for layer in self.layers]
         biases[0] = biases[0] + self._shift(condition, biases[0])
-        rows = [
-            (layer.blocks(), layer.below().reshape(dim, -1, layer.below().shape[1]), bias.reshape(dim, -1, n))
-            for layer, bias in zip(self.layers, biases, strict=True)
-        ]
+        known, rows = [], []
+        for layer, bias in zip(self.layers, biases, strict=True):
+            _, block_out, block_in = layer.log_diagonal.shape
+            below = layer.below().reshape(dim, block_out, dim * block_in)
+            known.append(jnp.zeros((dim * block_in, n), y.dtype))
+            rows.append((layer.blocks(), below, bias.reshape(dim, block_out, n)))
 
         def find_one(known, step):
             i, rows, target = step
@@ -197,10 +197,10 @@ class BlockAutoregressiveNetwork(AbstractBijection):
 
             x, found = monotone_root(along, target, target, default_tolerance(target.dtype))
             revealed, _, _ = self._along(blocks, sums, x)
-            known = tuple(
+            known = [
                 jax.lax.dynamic_update_slice_in_dim(units, new, i * len(new), 0)
                 for units, new in zip(known, revealed, strict=True)
-            )
+            ]
             return known, (x, found)
 
         _, (x, found) = jax.lax.scan(find_one, known, (jnp.arange(dim), rows, y.T))

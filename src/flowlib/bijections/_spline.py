@@ -141,9 +141,9 @@ class RationalQuadraticSpline(AbstractBijection):
 def spline_forward(
     x: Float[Array, "*lanes"],
     lower: float,
-    widths: Float[Array, "bins *lanes"],
-    heights: Float[Array, "bins *lanes"],
-    slopes: Float[Array, "knots *lanes"],
+    widths: Float[Array, "bins *#lanes"],
+    heights: Float[Array, "bins *#lanes"],
+    slopes: Float[Array, "knots *#lanes"],
 ) -> tuple[Array, Array]:
     """y and log dy/dx of the spline at x, which lies between the first and the last knot."""
     x0, width, y0, height, d0, d1 = _bin(x, widths, lower, widths, heights, slopes)
@@ -153,9 +153,9 @@ def spline_forward(
 def spline_inverse(
     y: Float[Array, "*lanes"],
     lower: float,
-    widths: Float[Array, "bins *lanes"],
-    heights: Float[Array, "bins *lanes"],
-    slopes: Float[Array, "knots *lanes"],
+    widths: Float[Array, "bins *#lanes"],
+    heights: Float[Array, "bins *#lanes"],
+    slopes: Float[Array, "knots *#lanes"],
 ) -> tuple[Array, Array]:
     """x and log dx/dy of the spline at y, which lies between the first and the last knot."""
     x0, width, y0, height, d0, d1 = _bin(y, heights, lower, widths, heights, slopes)

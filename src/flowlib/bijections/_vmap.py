@@ -9,8 +9,17 @@ import jax
 from jaxtyping import Array, PyTree
 
 from flowlib._arrays import check_count
-from flowlib._module import peel
-from flowlib.bijections._bijection import AbstractBijection, backward, check_is_bijection, forward
+from flowlib._module import peel, unwrap_own
+from flowlib.bijections._bijection import (
+    AbstractBijection,
+    LogDet,
+    backward,
+    backward_lanes,
+    check_is_bijection,
+    forward,
+    forward_lanes,
+    takes_lanes,
+)
 from flowlib.support import Repeated, Support, is_elementwise
 
 
@@ -81,17 +90,40 @@ class Vmap(AbstractBijection):
     def _inverse_and_log_det(self, y: Array, condition: Array | None = None):
         return self._map(backward, y, condition)
 
+    def _transform_and_log_det_batch(self, x: Array, condition: Array | None = None):
+        if takes_lanes(self.bijection):
+            return self._map_lanes(forward_lanes, x)
+        return super()._transform_and_log_det_batch(x, condition)
+
+    def _inverse_and_log_det_batch(self, y: Array, condition: Array | None = None):
+        if takes_lanes(self.bijection):
+            return self._map_lanes(backward_lanes, y)
+        return super()._inverse_and_log_det_batch(y, condition)
+
+    def _map_lanes(self, step, x):
+        """A batch with its rows as the lanes of each f_i."""
+        y, log_det = self._map_each(partial(_apply_to_lanes, step), x.T, None)
+        return y.T, LogDet(log_det.value.sum(0), log_det.valid.all(0))
+
     def _map(self, step, x, condition):
+        y, log_det = self._map_each(step, x, condition)
+        return y, log_det.sum()
+
+    def _map_each(self, step, x, condition):
         arrays, rest = eqx.partition(self.bijection, eqx.is_array)
         leaves, treedef = jax.tree.flatten(arrays)
         step = partial(_apply, step, treedef, rest)
         in_axes = (list(self.axes), 0, None if condition is None else self.condition_axis)
-        y, log_det = jax.vmap(step, in_axes, axis_size=self.axis_size)(leaves, x, condition)
-        return y, log_det.sum()
+        return jax.vmap(step, in_axes, axis_size=self.axis_size)(leaves, x, condition)
 
 
 def _apply(step, treedef, rest, leaves, x, condition):
     return step(eqx.combine(jax.tree.unflatten(treedef, leaves), rest), x, condition)
+
+
+def _apply_to_lanes(step, bijection, x, condition):
+    bijection = unwrap_own(bijection)
+    return step(jax.tree.map(lambda leaf: leaf[..., None] if eqx.is_array(leaf) else leaf, bijection), x)
 
 
 def _axis_of_each_array(tree: PyTree, in_axes: PyTree) -> tuple[int | None, ...]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from jax.tree_util import Partial
 from jaxtyping import Array, PRNGKeyArray
 
 from flowlib.bijections import AbstractBijection, BlockAutoregressiveNetwork, NumericalInverse
@@ -50,12 +51,8 @@ def block_neural_autoregressive_flow(
     """
     dim = vector_dim(base_dist)
 
-    def make_layer(key):
-        network = BlockAutoregressiveNetwork(
-            key, dim=dim, cond_dim=cond_dim, depth=nn_depth, block_dim=nn_block_dim, activation=activation
-        )
-        return network if inverter is None else NumericalInverse(network, inverter, triangular=True)
-
+    sizes = {"dim": dim, "cond_dim": cond_dim, "depth": nn_depth, "block_dim": nn_block_dim}
+    make_layer = Partial(_make_layer, inverter, activation=activation, **sizes)
     return build_flow(
         key,
         make_layer,
@@ -66,3 +63,8 @@ def block_neural_autoregressive_flow(
         embedding=embedding,
         raw_cond_shape=raw_cond_shape,
     )
+
+
+def _make_layer(inverter, key, **options):
+    network = BlockAutoregressiveNetwork(key, **options)
+    return network if inverter is None else NumericalInverse(network, inverter, triangular=True)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import jax
+from jax.tree_util import Partial
 from jaxtyping import Array, PRNGKeyArray
 
 from flowlib.bijections import AbstractBijection, MaskedAutoregressive
@@ -53,17 +54,15 @@ def masked_autoregressive_flow(
     dim = vector_dim(base_dist)
     transformer = default_transformer() if transformer is None else transformer
 
-    def make_layer(key):
-        return MaskedAutoregressive(
-            key,
-            transformer=transformer,
-            dim=dim,
-            cond_dim=cond_dim,
-            nn_width=nn_width,
-            nn_depth=nn_depth,
-            nn_activation=nn_activation,
-        )
-
+    make_layer = Partial(
+        MaskedAutoregressive,
+        transformer=transformer,
+        dim=dim,
+        cond_dim=cond_dim,
+        nn_width=nn_width,
+        nn_depth=nn_depth,
+        nn_activation=nn_activation,
+    )
     return build_flow(
         key,
         make_layer,

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from jax.tree_util import Partial
 from jaxtyping import Array, PRNGKeyArray
 
 from flowlib.bijections import Planar
@@ -47,9 +48,7 @@ def planar_flow(
     """
     dim = vector_dim(base_dist)
 
-    def make_layer(key):
-        return Planar(key, dim=dim, cond_dim=cond_dim, negative_slope=negative_slope, **mlp_kwargs)
-
+    make_layer = Partial(Planar, dim=dim, cond_dim=cond_dim, negative_slope=negative_slope, **mlp_kwargs)
     return build_flow(
         key,
         make_layer,

@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+from jax.tree_util import Partial
 from jaxtyping import Array, PRNGKeyArray
 from paramax import Parameterize
 
@@ -40,7 +41,7 @@ def default_transformer() -> Affine:
 
 def build_flow(
     key: PRNGKeyArray,
-    make_layer: Callable[[PRNGKeyArray], AbstractBijection],
+    make_layer: Partial,
     *,
     base_dist: AbstractDistribution,
     flow_layers: int,
@@ -52,11 +53,20 @@ def build_flow(
     """Stack `flow_layers` layers with permutations between them, and wrap them into a distribution.
 
     At the end the accumulated permutation is undone, so that identity layers make an identity flow.
+    `make_layer`, called with a key, gives a layer; it is a `jax.tree_util.Partial` and no closure, so that
+    all layers are made by one compiled program, which a second flow of the same kind uses again.
     """
     _check_embedding(cond_dim, embedding, raw_cond_shape)
-    dim = vector_dim(base_dist)
-    keys = jr.split(check_key(key), check_count(flow_layers, "flow_layers"))
+    flow_layers = check_count(flow_layers, "flow_layers")
+    bijection = _make_layers(check_key(key), make_layer, vector_dim(base_dist), flow_layers)
+    bijection = Invert(bijection) if invert else bijection
+    if embedding is not None and raw_cond_shape is not None:
+        bijection = EmbedCondition(bijection, embedding, raw_cond_shape)
+    return Transformed(base_dist, bijection)
 
+
+@eqx.filter_jit
+def _make_layers(key, make_layer, dim, flow_layers) -> AbstractBijection:
     def make_permuted(key):
         layer_key, permutation_key = jr.split(key)
         layer = make_layer(layer_key)
@@ -65,12 +75,8 @@ def build_flow(
         permute = Flip((dim,)) if dim == 2 else Permute(jr.permutation(permutation_key, dim))
         return Chain([layer, permute]).merge_chains()
 
-    layers = eqx.filter_vmap(make_permuted)(keys)
-    bijection = _undo_permutations(layers, dim, flow_layers)
-    bijection = Invert(bijection) if invert else bijection
-    if embedding is not None and raw_cond_shape is not None:
-        bijection = EmbedCondition(bijection, embedding, raw_cond_shape)
-    return Transformed(base_dist, bijection)
+    layers = eqx.filter_vmap(make_permuted)(jr.split(key, flow_layers))
+    return _undo_permutations(layers, dim, flow_layers)
 
 
 def _undo_permutations(layers: Any, dim: int, flow_layers: int) -> AbstractBijection:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
+from jax.tree_util import Partial
 from jaxtyping import Array, PRNGKeyArray
 from paramax import Parameterize
 
@@ -63,19 +64,8 @@ def triangular_spline_flow(
     """
     dim = vector_dim(base_dist)
 
-    def make_layer(key):
-        matrix_key, condition_key = jr.split(key)
-        spline = RationalQuadraticSpline(knots=knots, interval=1.0)
-        splines = Vmap(eqx.filter_vmap(lambda: spline, axis_size=dim)(), in_axes=eqx.if_array(0))
-        below = jnp.zeros((dim, dim)) if init is None else init(matrix_key, (dim, dim))
-        matrix = jnp.where(jnp.eye(dim, dtype=bool), 1, below)
-        parts = [Sandwich(splines, LeakyTanh(tanh_max_val, (dim,))), _with_normalised_rows(matrix)]
-        if cond_dim is not None:
-            linear = eqx.nn.Linear(check_count(cond_dim, "cond_dim"), dim, use_bias=False, key=condition_key)
-            linear = eqx.tree_at(lambda layer: layer.weight, linear, replace_fn=jnp.zeros_like)
-            parts.append(AdditiveCondition(linear, (dim,), (cond_dim,)))
-        return Chain(parts)
-
+    options = {"cond_dim": cond_dim, "knots": knots, "tanh_max_val": tanh_max_val, "init": init}
+    make_layer = Partial(_make_layer, dim=dim, **options)
     return build_flow(
         key,
         make_layer,
@@ -86,6 +76,20 @@ def triangular_spline_flow(
         embedding=embedding,
         raw_cond_shape=raw_cond_shape,
     )
+
+
+def _make_layer(key, *, dim, cond_dim, knots, tanh_max_val, init):
+    matrix_key, condition_key = jr.split(key)
+    spline = RationalQuadraticSpline(knots=knots, interval=1.0)
+    splines = Vmap(eqx.filter_vmap(lambda: spline, axis_size=dim)(), in_axes=eqx.if_array(0))
+    below = jnp.zeros((dim, dim)) if init is None else init(matrix_key, (dim, dim))
+    matrix = jnp.where(jnp.eye(dim, dtype=bool), 1, below)
+    parts = [Sandwich(splines, LeakyTanh(tanh_max_val, (dim,))), _with_normalised_rows(matrix)]
+    if cond_dim is not None:
+        linear = eqx.nn.Linear(check_count(cond_dim, "cond_dim"), dim, use_bias=False, key=condition_key)
+        linear = eqx.tree_at(lambda layer: layer.weight, linear, replace_fn=jnp.zeros_like)
+        parts.append(AdditiveCondition(linear, (dim,), (cond_dim,)))
+    return Chain(parts)
 
 
 def _with_normalised_rows(matrix: Array) -> TriangularAffine:

@@ -1,0 +1,38 @@
+"""What the constructors of premade flows promise beyond the contract of a distribution."""
+
+import equinox as eqx
+import jax
+import jax.random as jr
+import pytest
+
+from flowlib import flows
+from flowlib.bijections import RationalQuadraticSpline
+from flowlib.distributions import StandardNormal
+
+
+def spline_coupling(key, **options):
+    return flows.coupling_flow(key, transformer=RationalQuadraticSpline(knots=4, interval=3.0), **options)
+
+
+@pytest.mark.parametrize(
+    "constructor",
+    [
+        flows.coupling_flow,
+        spline_coupling,
+        flows.masked_autoregressive_flow,
+        flows.block_neural_autoregressive_flow,
+        flows.planar_flow,
+        flows.triangular_spline_flow,
+    ],
+    ids=lambda constructor: constructor.__name__,
+)
+def test_a_second_flow_of_the_same_kind_is_built_without_compiling(constructor, compiles):
+    one, key, base_dist = jr.key(1), jr.key(2), StandardNormal((3,))
+    compiled = compiles.compiled
+    first = constructor(one, base_dist=base_dist)
+    # One program for all layers, and a few for arrays of the transformer and the key.
+    assert compiles.compiled - compiled <= 8
+    with compiles.expect_none():
+        second = constructor(key, base_dist=base_dist)
+    arrays = [jax.tree.leaves(eqx.filter(flow, eqx.is_array)) for flow in (first, second)]
+    assert any((a != b).any() for a, b in zip(*arrays, strict=True)), "two keys made one flow"
