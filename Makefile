@@ -4,9 +4,14 @@ PYTHON ?= python3
 # Arguments for pytest: make test PYTEST_ARGS="-k chain"
 PYTEST_ARGS ?=
 WORKERS ?= 2
+# Arguments for the benchmarks: make bench BENCH_ARGS= runs the long form, BENCH_ARGS="--short --only refit" one script.
+BENCH_ARGS ?= --short
+# What .venv-bench is made with: BENCH_EXTRAS=bench,bench-peers adds the libraries beside FlowJAX.
+BENCH_EXTRAS ?= bench
 
 VENV := .venv
 NEWEST := .venv-newest
+BENCH := .venv-bench
 SETUP := pyproject.toml constraints/oldest.txt
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
@@ -27,7 +32,7 @@ FIND_NEWEST = for python in $(CANDIDATES); do \
 	"$$python" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1 && echo "$$python" && break; done
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-all test-newest run-newest lint format docs serve-docs clean
+.PHONY: help setup quickstart test test-all test-newest run-newest lint format docs serve-docs bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,8 +73,11 @@ docs: $(VENV)/.docs-ready ## build the documentation into site/, failing on any 
 serve-docs: $(VENV)/.docs-ready ## the documentation on a local port, built again at each change
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs serve
 
+bench: $(BENCH)/.ready ## the benchmarks beside FlowJAX, in their short form; writes docs/benchmarks.md
+	$(BENCH)/bin/python benchmarks/run_all.py $(BENCH_ARGS)
+
 clean: ## remove environments, caches and outputs
-	rm -rf $(VENV) $(NEWEST) .jax_cache .pytest_cache .ruff_cache site out build dist
+	rm -rf $(VENV) $(NEWEST) $(BENCH) .jax_cache .pytest_cache .ruff_cache site out build dist
 
 $(VENV)/.ready: $(SETUP)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -81,6 +89,12 @@ $(VENV)/.ready: $(SETUP)
 
 $(VENV)/.docs-ready: $(VENV)/.ready
 	$(VENV)/bin/python $(PIP_INSTALL) --constraint constraints/oldest.txt --editable '.[docs]'
+	@touch $@
+
+$(BENCH)/.ready: $(SETUP)
+	@echo "Setting up $(BENCH) ..."
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python $(PIP_INSTALL) --constraint constraints/oldest.txt --editable '.[$(BENCH_EXTRAS)]'
 	@touch $@
 
 $(NEWEST)/.ready: pyproject.toml
