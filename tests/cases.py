@@ -65,6 +65,12 @@ def mixed(key, d):
     return bij.Chain([rotation(keys[0], d), affine(keys[1], d), bij.LeakyTanh(1.0, (d,)), triangular(keys[2], d)])
 
 
+def turned(key, d):
+    """A layer that mixes all coordinates and magnifies little, so that several of them are well-conditioned."""
+    keys = jr.split(key)
+    return bij.Chain([rotation(keys[0], d), affine(keys[1], d), bij.LeakyTanh(1.0, (d,))])
+
+
 def first_half(d):
     return slice(0, (d + 1) // 2)
 
@@ -220,7 +226,7 @@ BIJECTIONS: list[Case] = [
         stacked=False,
     ),
     *entry(
-        "Scan", lambda key, d: bij.Scan(stacked(lambda k: mixed(k, d), key, 2)), default=2, noise=0.05, stacked=False
+        "Scan", lambda key, d: bij.Scan(stacked(lambda k: turned(k, d), key, 2)), default=2, noise=0.1, stacked=False
     ),
     *entry("Scan_conditional", lambda key, d: bij.Scan(stacked(lambda k: shift(k, d), key)), default=5),
     *entry(
@@ -351,19 +357,20 @@ BIJECTIONS: list[Case] = [
 
 
 def premade_cases(constructor, defaults, **options) -> list[Case]:
-    """A premade flow at every size: unconditional with `invert=True`, conditional with `invert=False`.
+    """A premade flow at every size, unconditional and conditional; each of them in both orientations at some size.
 
     `defaults` names the size at which a variant is selected.
     """
     found = []
-    for suffix, cond_dim, invert in [("", None, True), ("_conditional", 2, False)]:
-        build = functools.partial(_premade, constructor, {"cond_dim": cond_dim, "invert": invert, **options})
+    for suffix, cond_dim in [("", None), ("_conditional", 2)]:
+        build = functools.partial(_premade, constructor, {"cond_dim": cond_dim, **options})
         found += entry(f"{constructor.__name__}{suffix}", build, default=defaults[suffix], noise=0.3, stacked=False)
     return found
 
 
 def _premade(constructor, options, key, d):
-    return constructor(key, base_dist=dst.StandardNormal((d,)), **options)
+    invert = (d == 2) == (options["cond_dim"] is not None)
+    return constructor(key, base_dist=dst.StandardNormal((d,)), invert=invert, **options)
 
 
 NARROW = {"flow_layers": 3, "nn_width": 5, "nn_activation": jnp.tanh}

@@ -1,8 +1,11 @@
 """What the constructors of premade flows promise beyond the contract of a distribution."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.random as jr
+import numpy as np
 import pytest
 
 from flowlib import flows
@@ -36,3 +39,14 @@ def test_a_second_flow_of_the_same_kind_is_built_without_compiling(constructor, 
         second = constructor(key, base_dist=base_dist)
     arrays = [jax.tree.leaves(eqx.filter(flow, eqx.is_array)) for flow in (first, second)]
     assert any((a != b).any() for a, b in zip(*arrays, strict=True)), "two keys made one flow"
+
+
+def test_sizes_may_be_numpy_numbers_and_are_checked_whatever_was_built_before(unchecked_annotations):
+    def build(constructor, **options: Any):
+        return constructor(jr.key(0), base_dist=StandardNormal((2,)), **options)
+
+    assert build(flows.coupling_flow, nn_width=np.int64(4), cond_dim=np.prod((2, 3))).cond_shape == (6,)
+    build(flows.planar_flow, negative_slope=np.float64(0.1))
+    build(flows.triangular_spline_flow, knots=np.int32(3), tanh_max_val=np.float32(3))
+    with pytest.raises(ValueError, match=r"nn_width must be an integer of at least 1, got 4\.0"):
+        build(flows.coupling_flow, nn_width=4.0, cond_dim=6)

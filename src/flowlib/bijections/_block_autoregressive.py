@@ -60,11 +60,17 @@ class BlockLinear(Module):
 
     def log_slopes(self, inner: Float[Array, "dim block_in n"]) -> Float[Array, "dim block_out n"]:
         """log of d(output)/d(coordinate of its block), given that of the inputs."""
-        # Largest terms first, so that nothing overflows; the sums are then one matrix product.
-        inner_max = jax.lax.stop_gradient(inner.max(axis=1, keepdims=True))
-        weight_max = jax.lax.stop_gradient(self.log_diagonal.max(axis=2, keepdims=True))
+        # Relative to the largest terms, so that nothing overflows; the sums are then one matrix product.
+        inner_max = _finite(inner.max(axis=1, keepdims=True))
+        weight_max = _finite(self.log_diagonal.max(axis=2, keepdims=True))
         sums = jnp.einsum("doi,din->don", jnp.exp(self.log_diagonal - weight_max), jnp.exp(inner - inner_max))
-        return jnp.log(jnp.maximum(sums, jnp.finfo(sums.dtype).tiny)) + weight_max + inner_max
+        positive = sums > 0
+        log_sums = jnp.where(positive, jnp.log(jnp.where(positive, sums, 1)), -jnp.inf)
+        return log_sums + weight_max + inner_max
+
+
+def _finite(largest):
+    return jax.lax.stop_gradient(jnp.where(jnp.isfinite(largest), largest, 0))
 
 
 class BlockAutoregressiveNetwork(AbstractBijection):
@@ -164,10 +170,11 @@ class BlockAutoregressiveNetwork(AbstractBijection):
         x, found = searched._find(target, given)
         shared = condition is None or condition.ndim == 1
         args, rows = ((self, condition), None) if shared else ((self, None), condition)
-        x = implicit_root(flat_transform, x, y, args, rows, "triangular")
-        x = jnp.where(found[:, None], x, jnp.nan)
+        # A row that failed is no point to differentiate at: shared parameters would get a gradient of NaN.
+        x = implicit_root(flat_transform, jnp.where(found[:, None], x, 0), y, args, rows, "triangular")
         _, log_det = self._transform_and_log_det_batch(x, condition)
-        return x, LogDet(-log_det.value, log_det.valid)
+        x = jnp.where(found[:, None], x, jnp.nan)
+        return x, LogDet(jnp.where(found, -log_det.value, jnp.nan), log_det.valid)
 
     def _shift(self, condition, h):
         if self.condition_weight is None or condition is None:
@@ -186,7 +193,8 @@ class BlockAutoregressiveNetwork(AbstractBijection):
             known.append(jnp.zeros((dim * block_in, n), y.dtype))
             rows.append((layer.blocks(), below, bias.reshape(dim, block_out, n)))
 
-        def find_one(known, step):
+        def find_one(carry, step):
+            known, alive = carry
             i, rows, target = step
             sums = [below @ units + bias for (_, below, bias), units in zip(rows, known, strict=True)]
             blocks = [block for block, _, _ in rows]
@@ -195,16 +203,19 @@ class BlockAutoregressiveNetwork(AbstractBijection):
                 _, value, slope = self._along(blocks, sums, x)
                 return value, slope
 
+            # In a row that has failed there is nothing more to search for.
+            target = jnp.where(alive, target, jnp.nan)
             x, found = monotone_root(along, target, target, default_tolerance(target.dtype))
             revealed, _, _ = self._along(blocks, sums, x)
             known = [
                 jax.lax.dynamic_update_slice_in_dim(units, new, i * len(new), 0)
                 for units, new in zip(known, revealed, strict=True)
             ]
-            return known, (x, found)
+            return (known, found), x
 
-        _, (x, found) = jax.lax.scan(find_one, known, (jnp.arange(dim), rows, y.T))
-        return x.T, found.all(0)
+        start = (known, jnp.ones(n, bool))
+        (_, found), x = jax.lax.scan(find_one, start, (jnp.arange(dim), rows, y.T))
+        return x.T, found
 
     def _activated(self, h):
         return jax.vmap(jax.vmap(lambda one: forward(self.activation, one)[0]))(h)

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-# Enough to widen a bracket to the largest float32 and to bisect it again.
-_MAX_STEPS = 256
+# Enough to widen a bracket to the largest float32 and to bisect it to its last digit, with some to spare.
+_MAX_STEPS = 512
 # Of Newton's method while the target has been seen from one side only.
 _PLAIN_STEPS = 8
 
@@ -34,15 +34,15 @@ def monotone_root(
     """
 
     def is_open(state):
-        *_, found, n = state
-        return jnp.any(~found & searchable) & (n < _MAX_STEPS)
+        *_, searching, _, n = state
+        return jnp.any(searching) & (n < _MAX_STEPS)
 
     def step(state):
-        x, below, above, last, reach, found, n = state
+        x, below, above, last, reach, searching, found, n = state
         value, slope = fn(x)
         left = value - target
         below, above = jnp.where(left < 0, x, below), jnp.where(left > 0, x, above)
-        middle = below + (above - below) / 2
+        middle = below / 2 + above / 2
         bracketed = ~jnp.isnan(middle)
         # Where steps stay short and on one side, as on an exponential, they are doubled until they cross.
         hurry = jnp.where(bracketed, 1, jnp.maximum(1, jnp.abs(reach) / 2**_PLAIN_STEPS))
@@ -50,20 +50,20 @@ def monotone_root(
         # Whichever end is the lower one; a step too small to be seen stays at an end.
         inside = jnp.sign(newton - below) * jnp.sign(newton - above) <= 0
         converges = inside & (jnp.abs(newton - x) <= last / 2)
-        walk = start + reach
-        by_newton = jnp.isfinite(newton) & (converges | ~bracketed)
-        moved = jnp.where(by_newton, newton, jnp.where(bracketed, middle, walk))
+        by_newton = jnp.isfinite(newton) & jnp.isfinite(slope) & (converges | ~bracketed)
+        moved = jnp.where(by_newton, newton, jnp.where(bracketed, middle, start + reach))
         moved = jnp.where(left == 0, x, moved)
         length = jnp.abs(moved - x)
         # The error after a step of Newton's method is of the order of its square, that after a bisection its length.
         allowed = jnp.where(by_newton, tolerance, jnp.where(bracketed, tolerance / 10, -1)) * (1 + jnp.abs(x))
-        ends = (left == 0) | (length <= allowed)
-        keep = found | ~searchable
-        return jnp.where(keep, x, moved), below, above, length, -2 * reach, found | ends, n + 1
+        ends = searching & jnp.isfinite(left) & ((left == 0) | (length <= allowed))
+        # No search can begin at a point without a value.
+        hopeless = jnp.isnan(left) & (n == 0)
+        x = jnp.where(searching, moved, x)
+        return x, below, above, length, -2 * reach, searching & ~ends & ~hopeless, found | ends, n + 1
 
-    searchable = jnp.isfinite(target) & jnp.isfinite(start)
-    unknown = jnp.full_like(start, jnp.nan)
-    infinite, one = jnp.full_like(start, jnp.inf), jnp.ones((), start.dtype)
-    state = (start, unknown, unknown, infinite, one, jnp.zeros_like(searchable), 0)
+    searching = jnp.isfinite(target) & jnp.isfinite(start)
+    unknown, infinite = jnp.full_like(start, jnp.nan), jnp.full_like(start, jnp.inf)
+    state = (start, unknown, unknown, infinite, jnp.ones((), start.dtype), searching, jnp.zeros_like(searching), 0)
     x, *_, found, _ = jax.lax.while_loop(is_open, step, state)
-    return x, found & searchable
+    return x, found

@@ -34,6 +34,8 @@ def solve_scalar(fn: Function, target: Float[Array, ""], args: PyTree) -> Float[
         return _value_and_slope(lambda x: fn(x, searched), x)
 
     x, found = monotone_root(along, start, start, default_tolerance(target.dtype))
+    # Not found, it is no point to differentiate at: what is shared with other rows would get a gradient of NaN.
+    x = jnp.where(found, x, 0)
     x = jax.lax.custom_root(lambda x: fn(x, args) - target, x, _given, _scalar_tangent_solve)
     return jnp.where(found, x, jnp.nan)
 
@@ -49,6 +51,8 @@ def solve(
     guesses: Float[Array, "rows dim"] | None = None,
 ) -> tuple[Float[Array, "rows dim"], Bool[Array, " rows"]]:
     """For each row the vector x with fn(x, (args, row_args)) = target, and whether its error is within the tolerance.
+
+    A row that fails has some finite x.
 
     A triangular function (output i depends on inputs 0 to i, monotonically on input i) is solved
     coordinate by coordinate, by Newton's method in a bracket; any other by Newton's method for all
@@ -80,6 +84,8 @@ def solve(
     else:
         x = _newton_then_least_squares(on_rows, polish, start, tolerance)
     x, accurate = on_rows(polish, x)
+    # As in `solve_scalar`.
+    x = jnp.where(accurate[:, None], x, 0)
     return implicit_root(fn, x, targets, args, row_args, structure), accurate
 
 
@@ -183,14 +189,18 @@ def _least_squares(residual, start, target, *, tolerance):
 def _in_turn(residual, start, target, *, tolerance):
     """Each coordinate by its own equation, with those before it known."""
 
-    def one(x, i):
+    def one(carry, i):
+        x, alive = carry
+
         def along(value):
             return _value_and_slope(lambda t: residual(x.at[i].set(t))[i], value)
 
-        root, _ = monotone_root(along, jnp.zeros_like(x[i]), x[i], tolerance)
-        return x.at[i].set(root), None
+        # After a failure there is nothing more to search for.
+        root, found = monotone_root(along, jnp.where(alive, 0, jnp.nan), x[i], tolerance)
+        return (x.at[i].set(root), alive & found), None
 
-    return jax.lax.scan(one, start, jnp.arange(start.size))[0]
+    (x, _), _ = jax.lax.scan(one, (start, jnp.ones((), bool)), jnp.arange(start.size))
+    return x
 
 
 def _value_and_slope(fn, x):

@@ -7,7 +7,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from flowlib.bijections import AbstractBijection, BlockAutoregressiveNetwork, NumericalInverse
 from flowlib.distributions import AbstractDistribution, Transformed
-from flowlib.flows._tail import build_flow, vector_dim
+from flowlib.flows._tail import build_flow, checked_sizes, vector_dim
 
 
 def block_neural_autoregressive_flow(
@@ -51,8 +51,8 @@ def block_neural_autoregressive_flow(
     """
     dim = vector_dim(base_dist)
 
-    sizes = {"dim": dim, "cond_dim": cond_dim, "depth": nn_depth, "block_dim": nn_block_dim}
-    make_layer = Partial(_make_layer, inverter, activation=activation, **sizes)
+    sizes = checked_sizes(cond_dim, depth=(nn_depth, 0), block_dim=(nn_block_dim, 1))
+    make_layer = Partial(_make_layer, inverter, dim=dim, activation=activation, **sizes)
     return build_flow(
         key,
         make_layer,

@@ -8,7 +8,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from flowlib.bijections import AbstractBijection, Coupling
 from flowlib.distributions import AbstractDistribution, Transformed
-from flowlib.flows._tail import build_flow, default_transformer, vector_dim
+from flowlib.flows._tail import build_flow, checked_sizes, default_transformer, vector_dim
 
 
 def coupling_flow(
@@ -58,10 +58,8 @@ def coupling_flow(
         transformer=transformer,
         untransformed_dim=dim // 2,
         dim=dim,
-        cond_dim=cond_dim,
-        nn_width=nn_width,
-        nn_depth=nn_depth,
         nn_activation=nn_activation,
+        **checked_sizes(cond_dim, nn_width=(nn_width, 1), nn_depth=(nn_depth, 0)),
     )
     return build_flow(
         key,

@@ -8,7 +8,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from flowlib.bijections import Planar
 from flowlib.distributions import AbstractDistribution, Transformed
-from flowlib.flows._tail import build_flow, vector_dim
+from flowlib.flows._tail import build_flow, checked_sizes, vector_dim
 
 
 def planar_flow(
@@ -48,7 +48,8 @@ def planar_flow(
     """
     dim = vector_dim(base_dist)
 
-    make_layer = Partial(Planar, dim=dim, cond_dim=cond_dim, negative_slope=negative_slope, **mlp_kwargs)
+    options = {"negative_slope": None if negative_slope is None else float(negative_slope), **mlp_kwargs}
+    make_layer = Partial(Planar, dim=dim, **checked_sizes(cond_dim), **options)
     return build_flow(
         key,
         make_layer,

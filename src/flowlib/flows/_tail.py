@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array, PRNGKeyArray
 from paramax import Parameterize
@@ -30,7 +31,17 @@ def vector_dim(base_dist: AbstractDistribution) -> int:
         raise TypeError(f"base_dist must be a distribution, got {type(base).__name__}.")
     if base.ndim != 1:
         raise ValueError(f"base_dist must have vectors as events, of shape (dim,), got shape {base.shape}.")
-    return base.shape[0]
+    return int(base.shape[0])
+
+
+def checked_sizes(cond_dim: int | None, **sizes: tuple[int, int]) -> dict[str, int | None]:
+    """`cond_dim` and the sizes as ints, each given with its minimum.
+
+    Raises:
+        ValueError: if one is no integer of at least its minimum.
+    """
+    checked = {name: check_count(value, name, minimum) for name, (value, minimum) in sizes.items()}
+    return {"cond_dim": None if cond_dim is None else check_count(cond_dim, "cond_dim"), **checked}
 
 
 def default_transformer() -> Affine:
@@ -54,9 +65,12 @@ def build_flow(
 
     At the end the accumulated permutation is undone, so that identity layers make an identity flow.
     `make_layer`, called with a key, gives a layer; it is a `jax.tree_util.Partial` and no closure, so that
-    all layers are made by one compiled program, which a second flow of the same kind uses again.
+    all layers are made by one compiled program, which a second flow of the same kind uses again. Its sizes
+    must have been checked: to a cache of programs 1, 1.0 and True are the same.
     """
     _check_embedding(cond_dim, embedding, raw_cond_shape)
+    # A NumPy number would be traced as an array.
+    make_layer = jax.tree.map(lambda leaf: leaf.item() if isinstance(leaf, np.generic) else leaf, make_layer)
     flow_layers = check_count(flow_layers, "flow_layers")
     bijection = _make_layers(check_key(key), make_layer, vector_dim(base_dist), flow_layers)
     bijection = Invert(bijection) if invert else bijection

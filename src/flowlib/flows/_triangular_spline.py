@@ -9,7 +9,6 @@ from jax.tree_util import Partial
 from jaxtyping import Array, PRNGKeyArray
 from paramax import Parameterize
 
-from flowlib._arrays import check_count
 from flowlib.bijections import (
     AdditiveCondition,
     Chain,
@@ -21,7 +20,7 @@ from flowlib.bijections import (
 )
 from flowlib.constraints import inverse_softplus, normalised_lower_triangular
 from flowlib.distributions import AbstractDistribution, Transformed
-from flowlib.flows._tail import build_flow, vector_dim
+from flowlib.flows._tail import build_flow, checked_sizes, vector_dim
 
 
 def triangular_spline_flow(
@@ -53,7 +52,8 @@ def triangular_spline_flow(
         tanh_max_val: where the squashing tanh becomes linear, in (0, 8].
         invert: True to use each layer's `transform` in `log_prob`, False to use it in `sample`.
         init: a function of a key and a shape for the entries below the diagonal, such as
-            `jax.nn.initializers.glorot_uniform()`. Defaults to zeros, which starts at the identity.
+            `jax.nn.initializers.glorot_uniform()`; make it once, for each new function compiles anew.
+            It must be traceable. Defaults to zeros, which starts at the identity.
         embedding: a module from one raw condition (integer labels, an image, ...) to `cond_dim` values; it
             is trained with the flow. Defaults to None.
         raw_cond_shape: the shape of one raw condition, () for a label. Needed with `embedding`.
@@ -64,8 +64,8 @@ def triangular_spline_flow(
     """
     dim = vector_dim(base_dist)
 
-    options = {"cond_dim": cond_dim, "knots": knots, "tanh_max_val": tanh_max_val, "init": init}
-    make_layer = Partial(_make_layer, dim=dim, **options)
+    sizes = checked_sizes(cond_dim, knots=(knots, 1))
+    make_layer = Partial(_make_layer, dim=dim, tanh_max_val=float(tanh_max_val), init=init, **sizes)
     return build_flow(
         key,
         make_layer,
@@ -86,7 +86,7 @@ def _make_layer(key, *, dim, cond_dim, knots, tanh_max_val, init):
     matrix = jnp.where(jnp.eye(dim, dtype=bool), 1, below)
     parts = [Sandwich(splines, LeakyTanh(tanh_max_val, (dim,))), _with_normalised_rows(matrix)]
     if cond_dim is not None:
-        linear = eqx.nn.Linear(check_count(cond_dim, "cond_dim"), dim, use_bias=False, key=condition_key)
+        linear = eqx.nn.Linear(cond_dim, dim, use_bias=False, key=condition_key)
         linear = eqx.tree_at(lambda layer: layer.weight, linear, replace_fn=jnp.zeros_like)
         parts.append(AdditiveCondition(linear, (dim,), (cond_dim,)))
     return Chain(parts)
