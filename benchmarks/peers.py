@@ -1,8 +1,8 @@
 """flowlib beside zuko, nflows and distrax: densities and draws of about the same spline flow.
 
 zuko and nflows (on PyTorch) have autoregressive layers, distrax coupling layers. Bins, layers and widths are equal;
-zuko's splines span (-5, 5) and not (-4, 4), and a network of nflows has one linear map more. What is not installed is
-skipped.
+zuko's splines span (-5, 5) and not (-4, 4), a network of nflows has one linear map more, and a masked coupling of
+distrax makes splines for all coordinates and uses half of them. What is not installed is skipped.
 
 Usage: python benchmarks/peers.py [--short] [--rows 1000] [--dim 8]
 """

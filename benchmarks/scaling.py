@@ -95,8 +95,8 @@ def _row(family, name, size, costs):
         cost = costs[size][i]
         row[f"{what}, ms"] = spread([1e3 * run for run in cost.runs]) if cost.runs else "too large"
         row[f"order of {what}"] = _order(before, size, costs[before][i], cost)
-    row["memory of gradient, MiB"] = number(costs[size][1].memory / 2**20)
-    row["compiling both, s"] = number(sum(cost.compiling for cost in costs[size]))
+    row["scratch memory of gradient, MiB"] = number(costs[size][1].memory / 2**20)
+    row["tracing and compiling both, s"] = number(sum(cost.compiling for cost in costs[size]))
     return row
 
 

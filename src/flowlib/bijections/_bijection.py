@@ -142,7 +142,10 @@ def backward_batch(bijection: AbstractBijection, y: Array, condition: Array | No
 
 
 def forward_lanes(bijection: AbstractBijection, x: Array) -> tuple[Array, LogDet]:
-    """`forward` of a scalar bijection in n lanes: x has shape (n,), and each of its arrays one more axis, the last."""
+    """`forward` of a scalar bijection in n lanes: x has shape (n,), and each of its arrays one more axis, the last.
+
+    Its size is n; where the bijection takes lanes itself it may be 1, for all lanes alike.
+    """
     if not takes_lanes(bijection):
         return eqx.filter_vmap(forward, in_axes=(eqx.if_array(-1), -1), out_axes=-1)(bijection, x)
     x, inside = jax.vmap(partial(_guard, bijection.domain), -1, -1)(x)

@@ -94,7 +94,7 @@ class RationalQuadraticSpline(AbstractBijection):
     def codomain(self) -> Support:
         return self.domain
 
-    # All of these also take lanes: x of shape (n,), and arrays with one more axis of size n, the last.
+    # All of these also take lanes: x of shape (n,), and arrays with one more axis, the last, of size n or 1.
 
     def _transform_and_log_det(self, x: Array, condition: Array | None = None):
         return self._with_tails(x, inverse=False)
