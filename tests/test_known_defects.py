@@ -199,6 +199,16 @@ def test_the_gradient_of_a_leaky_tanh_is_finite_where_tanh_is_one():
         assert np.isfinite(gradients)
 
 
+@pytest.mark.parametrize("inverse", [bij.SoftPlus().inverse_and_log_det, bij.Exp().inverse_and_log_det])
+def test_a_number_that_processors_take_for_zero_is_no_positive_one(inverse):
+    """A pole in value and log-det at once would give a gradient of NaN."""
+    smallest = float(jnp.finfo(jnp.result_type(float)).tiny)
+    for y, inside in [(smallest, True), (smallest / 8, False), (0.0, False)]:
+        (x, log_det), gradient = inverse(y), jax.grad(lambda y: sum(inverse(y)))(y)
+        assert np.isfinite([x, log_det]).all() == inside
+        assert not np.isnan(gradient)
+
+
 def test_a_scale_never_underflows():
     affine = bij.Affine(jnp.zeros(2), jnp.ones(2))
     affine = eqx.tree_at(lambda a: a.scale.args[0], affine, jnp.asarray([-1e4, -200.0]))

@@ -63,13 +63,16 @@ class Real(Support):
 
 
 class Positive(Support):
-    """The positive numbers, in each coordinate; zero too if `closed`."""
+    """The positive numbers, in each coordinate; zero too if `closed`.
+
+    Numbers below the smallest normal one are not among them unless `closed`: processors take them for zero.
+    """
 
     kind: ClassVar[str] = "positive"
     closed: bool = eqx.field(default=False, static=True)
 
     def inside(self, x):
-        return jnp.isfinite(x) & (x >= 0 if self.closed else x > 0)
+        return jnp.isfinite(x) & (x >= (0 if self.closed else jnp.finfo(x.dtype).tiny))
 
     def anchor(self, x):
         return jnp.ones((), x.dtype)
