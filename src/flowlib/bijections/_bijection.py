@@ -1,6 +1,7 @@
 """The contract of a bijection, and the four functions through which every bijection is called."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
 
@@ -158,6 +159,14 @@ def backward_lanes(bijection: AbstractBijection, y: Array) -> tuple[Array, LogDe
         return eqx.filter_vmap(backward, in_axes=(eqx.if_array(-1), -1), out_axes=-1)(bijection, y)
     y, inside = jax.vmap(partial(_guard, bijection.codomain), -1, -1)(y)
     return _with_flags(bijection._inverse_and_log_det(y, None), inside)
+
+
+def one_row(
+    batched: Callable[[Array, Array | None], tuple[Array, LogDet]], x: Array, condition: Array | None
+) -> tuple[Array, LogDet]:
+    """One event through the batched form of a direction, for classes that write only that."""
+    y, log_det = batched(x[None], condition)
+    return y[0], LogDet(log_det.value[0], log_det.valid[0])
 
 
 def takes_lanes(bijection: Any) -> bool:

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from flowlib._arrays import as_columns, check_count, check_key
 from flowlib._module import Module, stop_gradient
-from flowlib.bijections._bijection import AbstractBijection, LogDet, check_is_bijection, forward
+from flowlib.bijections._bijection import AbstractBijection, LogDet, check_is_bijection, forward, one_row
 from flowlib.bijections._monotone_root import monotone_root
 from flowlib.bijections._numerical_inverse import FunctionBijection, flat_transform
 from flowlib.bijections._solve import default_tolerance, implicit_root
@@ -143,12 +143,10 @@ class BlockAutoregressiveNetwork(AbstractBijection):
         self.shape = (dim,)
 
     def _transform_and_log_det(self, x: Array, condition: Array | None = None):
-        y, log_det = self._transform_and_log_det_batch(x[None], condition)
-        return y[0], LogDet(log_det.value[0], log_det.valid[0])
+        return one_row(self._transform_and_log_det_batch, x, condition)
 
     def _inverse_and_log_det(self, y: Array, condition: Array | None = None):
-        x, log_det = self._inverse_and_log_det_batch(y[None], condition)
-        return x[0], LogDet(log_det.value[0], log_det.valid[0])
+        return one_row(self._inverse_and_log_det_batch, y, condition)
 
     def _transform_and_log_det_batch(self, x: Array, condition: Array | None = None):
         (dim,) = self.shape

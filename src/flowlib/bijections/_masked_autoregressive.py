@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Int, PRNGKeyArray
 
 from flowlib._arrays import as_columns, check_count, check_key, is_concrete
-from flowlib.bijections._bijection import AbstractBijection, LogDet
+from flowlib.bijections._bijection import AbstractBijection, LogDet, one_row
 from flowlib.bijections._transformers import Transformers
 from flowlib.nn import MLP, MaskedMLP, RankByRank
 
@@ -82,12 +82,10 @@ class MaskedAutoregressive(AbstractBijection):
         self.conditioner = MaskedMLP(key, in_ranks, out_ranks, lowest=lowest, highest=dim - 1, **sizes)
 
     def _transform_and_log_det(self, x: Array, condition: Array | None = None):
-        y, log_det = self._transform_and_log_det_batch(x[None], condition)
-        return y[0], LogDet(log_det.value[0], log_det.valid[0])
+        return one_row(self._transform_and_log_det_batch, x, condition)
 
     def _inverse_and_log_det(self, y: Array, condition: Array | None = None):
-        x, log_det = self._inverse_and_log_det_batch(y[None], condition)
-        return x[0], LogDet(log_det.value[0], log_det.valid[0])
+        return one_row(self._inverse_and_log_det_batch, y, condition)
 
     def _transform_and_log_det_batch(self, x: Array, condition: Array | None = None):
         y, log_det = self.transformers.apply_columns(self._columns(x.T, condition), x.T, inverse=False)

@@ -12,7 +12,14 @@ from jaxtyping import Array
 
 from flowlib._arrays import as_shape
 from flowlib._module import peel
-from flowlib.bijections._bijection import AbstractBijection, LogDet, check_is_bijection, forward, forward_batch
+from flowlib.bijections._bijection import (
+    AbstractBijection,
+    LogDet,
+    check_is_bijection,
+    forward,
+    forward_batch,
+    one_row,
+)
 from flowlib.bijections._solve import Structure, solve
 from flowlib.support import Real, Support
 
@@ -85,8 +92,7 @@ class NumericalInverse(AbstractBijection):
         return forward(self.bijection, x, condition)
 
     def _inverse_and_log_det(self, y: Array, condition: Array | None = None):
-        x, log_det = self._inverse_and_log_det_batch(y[None], condition)
-        return x[0], LogDet(log_det.value[0], log_det.valid[0])
+        return one_row(self._inverse_and_log_det_batch, y, condition)
 
     def _transform_and_log_det_batch(self, x: Array, condition: Array | None = None):
         return forward_batch(self.bijection, x, condition)
@@ -226,8 +232,7 @@ def solve_bijection(
 
 def solve_one(bijection: AbstractBijection, y: Array, condition: Array | None, structure: Structure, **options: Any):
     """`solve_bijection` for one event."""
-    x, log_det = solve_bijection(bijection, y[None], condition, structure, **options)
-    return x[0], LogDet(log_det.value[0], log_det.valid[0])
+    return one_row(lambda y, condition: solve_bijection(bijection, y, condition, structure, **options), y, condition)
 
 
 def flat_transform(x: Array, args: Any) -> Array:
