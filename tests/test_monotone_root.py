@@ -13,8 +13,9 @@ from scipy.optimize import brentq
 import flowlib.bijections as bij
 from contract_tools import FLOAT, X64, perturb
 from flowlib.bijections._monotone_root import monotone_root
+from flowlib.bijections._solve import default_tolerance
 
-TOLERANCE = 1e-10 if X64 else 1e-5
+TOLERANCE = default_tolerance(np.dtype(FLOAT))
 
 
 def steep_and_flat(x):

@@ -14,7 +14,7 @@ from flowlib._arrays import as_columns, check_count, check_key
 from flowlib._module import Module, stop_gradient
 from flowlib.bijections._bijection import AbstractBijection, LogDet, check_is_bijection, forward, one_row
 from flowlib.bijections._monotone_root import monotone_root
-from flowlib.bijections._numerical_inverse import FunctionBijection, flat_transform
+from flowlib.bijections._numerical_inverse import FunctionBijection, flat_transform, shared_and_own
 from flowlib.bijections._solve import default_tolerance, implicit_root
 from flowlib.bijections._tanh import LeakyTanh
 from flowlib.masks import block_tril_mask
@@ -80,8 +80,8 @@ class BlockAutoregressiveNetwork(AbstractBijection):
     triangular; its diagonal is a product of positive blocks, kept in logarithms. `transform`
     costs one pass. `inverse` is numerical: coordinate by coordinate, by Newton's method in a bracket, to
     |dx| <= 1e-5 (1 + |x|) in float32 and 1e-10 in float64 given the coordinates before; a row that fails
-    is NaN. It costs about two passes and, for each coordinate, five to ten evaluations of its own
-    blocks; its gradients are implicit. It starts near the identity.
+    is NaN. It costs two passes, one of them coordinate by coordinate, and the evaluations of each
+    coordinate's own blocks in its search; its gradients are implicit. It starts near the identity.
 
     Args:
         key: a PRNG key.
@@ -166,8 +166,7 @@ class BlockAutoregressiveNetwork(AbstractBijection):
     def _inverse_and_log_det_batch(self, y: Array, condition: Array | None = None):
         searched, target, given = stop_gradient((self, y, condition))
         x, found = searched._find(target, given)
-        shared = condition is None or condition.ndim == 1
-        args, rows = ((self, condition), None) if shared else ((self, None), condition)
+        args, rows = shared_and_own(self, condition)
         # A row that failed is no point to differentiate at: shared parameters would get a gradient of NaN.
         x = implicit_root(flat_transform, jnp.where(found[:, None], x, 0), y, args, rows, "triangular")
         _, log_det = self._transform_and_log_det_batch(x, condition)

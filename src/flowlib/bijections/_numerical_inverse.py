@@ -30,8 +30,8 @@ class NumericalInverse(AbstractBijection):
     `transform` is that of the bijection. `inverse` solves f(x) = y for one event, to
     |dx_i| <= tolerance (1 + |x_i|) in every coordinate or a few roundings; a row that fails is
     NaN. Its gradients are implicit, in y, the parameters and the condition.
-    A triangular f is solved coordinate by coordinate, each by five to ten forward-mode passes; another
-    by iterations that cost one Jacobian each, dim forward-mode passes: five to ten are usual.
+    A triangular f is solved coordinate by coordinate, a forward-mode pass for each step of
+    its search; another by iterations that cost one Jacobian each, dim forward-mode passes.
 
     Args:
         bijection: f, with an event of any shape that `transform` keeps in size.
@@ -211,8 +211,7 @@ def solve_bijection(
     """
     n, shape = len(y), peel(bijection).shape
     size = math.prod(shape)
-    shared = condition is None or condition.ndim == len(peel(bijection).cond_shape)
-    args, rows = ((bijection, condition), None) if shared else ((bijection, None), condition)
+    args, rows = shared_and_own(bijection, condition)
     x, found = solve(
         flat_transform,
         y.reshape(n, size),
@@ -233,6 +232,13 @@ def solve_bijection(
 def solve_one(bijection: AbstractBijection, y: Array, condition: Array | None, structure: Structure, **options: Any):
     """`solve_bijection` for one event."""
     return one_row(lambda y, condition: solve_bijection(bijection, y, condition, structure, **options), y, condition)
+
+
+def shared_and_own(bijection: AbstractBijection, condition: Array | None) -> tuple[Any, Array | None]:
+    """What `flat_transform` gets for all rows, and the condition of each row or None."""
+    if condition is None or condition.ndim == len(peel(bijection).cond_shape):
+        return (bijection, condition), None
+    return (bijection, None), condition
 
 
 def flat_transform(x: Array, args: Any) -> Array:

@@ -26,8 +26,8 @@ def block_neural_autoregressive_flow(
 ) -> Transformed:
     """A block neural autoregressive flow: each layer is one monotone network (arXiv:1904.04676).
 
-    One direction costs one network pass a layer; the other is a numerical inverse with a bounded
-    error, about three passes in dim steps a layer. With `invert=True` `log_prob` is the cheap
+    One direction costs one network pass a layer; the other is a numerical inverse, in dim steps a
+    layer. With `invert=True` `log_prob` is the cheap
     one, with `invert=False` `sample` is. Starts near the identity.
 
     Args:
