@@ -34,6 +34,7 @@ from flowlib.bijections._permute import Flip as Flip
 from flowlib.bijections._permute import Permute as Permute
 from flowlib.bijections._planar import Planar as Planar
 from flowlib.bijections._power import Power as Power
+from flowlib.bijections._rebuild_drift import rebuild_drift as rebuild_drift
 from flowlib.bijections._reshape import Reshape as Reshape
 from flowlib.bijections._sandwich import Sandwich as Sandwich
 from flowlib.bijections._scan import Scan as Scan

@@ -91,6 +91,11 @@ class AbstractBijection(Node):
     # were built with, the last and of size n or 1, act on each of the n lanes. Otherwise `vmap` maps over lanes.
     _takes_lanes: ClassVar[bool] = False
 
+    @property
+    def _cheap_both_ways(self) -> bool:
+        """Whether both directions are analytic and cost about as much, its parts aside."""
+        return True
+
     def transform(self, x: ArrayLike, condition: ArrayLike | None = None) -> Array:
         """y = f(x; condition) for one event.
 

@@ -142,6 +142,10 @@ class BlockAutoregressiveNetwork(AbstractBijection):
         self.activation = activation
         self.shape = (dim,)
 
+    @property
+    def _cheap_both_ways(self) -> bool:
+        return False
+
     def _transform_and_log_det(self, x: Array, condition: Array | None = None):
         return one_row(self._transform_and_log_det_batch, x, condition)
 

@@ -99,7 +99,8 @@ class Coupling(AbstractBijection):
         kept, changed = self._split(x)
         seen = kept if condition is None else jnp.concatenate([kept, condition.astype(x.dtype)])
         offsets = self._checked(self.conditioner(seen))
-        changed, log_det = self.transformers.apply(offsets, changed, inverse=inverse)
+        params = offsets + self.transformers.initial
+        changed, log_det = self.transformers.apply(params, changed, inverse=inverse)
         return self._join(x, kept, changed), log_det
 
     def _columns(self, x, condition, *, inverse):
@@ -108,10 +109,11 @@ class Coupling(AbstractBijection):
         kept, changed = self._split(x)
         seen = kept if condition is None else jnp.concatenate([kept, as_columns(condition, x)])
         if isinstance(self.conditioner, MLP):
-            offsets = self.conditioner.columns(seen)[: self.transformers.size]
+            params = self.conditioner.columns(seen, self.transformers.initial)[: self.transformers.size]
         else:
             offsets = jax.vmap(lambda one: self._checked(self.conditioner(one)))(seen.T).T
-        changed, log_det = self.transformers.apply_columns(offsets, changed, inverse=inverse)
+            params = offsets + self.transformers.initial[:, None]
+        changed, log_det = self.transformers.apply_columns(params, changed, inverse=inverse)
         return self._join(x, kept, changed).T, log_det
 
     def _split(self, x):

@@ -81,6 +81,10 @@ class MaskedAutoregressive(AbstractBijection):
         lowest = 0 if cond_dim is None else -1
         self.conditioner = MaskedMLP(key, in_ranks, out_ranks, lowest=lowest, highest=dim - 1, **sizes)
 
+    @property
+    def _cheap_both_ways(self) -> bool:
+        return False
+
     def _transform_and_log_det(self, x: Array, condition: Array | None = None):
         return one_row(self._transform_and_log_det_batch, x, condition)
 
@@ -106,13 +110,14 @@ class MaskedAutoregressive(AbstractBijection):
         state = eqx.combine(jax.tree.map(lambda a: a[0], arrays), rest).begin(conditions)
 
         def find_one(state, step):
-            arrays, init, target = step
+            arrays, start, target = step
             rows = eqx.combine(arrays, rest)
-            params = init[:, None] + rows.outputs(state)
+            params = start[:, None] + rows.outputs(state)
             x, log_det = self.transformers.invert_one(params, target)
             return rows.reveal(state, x), (x, log_det)
 
-        steps = (jax.tree.map(lambda a: a[1:], arrays), self.transformers.inits()[self.order], y[self.order])
+        initial = self.transformers.initial.reshape(dim, -1)
+        steps = (jax.tree.map(lambda a: a[1:], arrays), initial[self.order], y[self.order])
         _, (x, log_det) = jax.lax.scan(find_one, state, steps)
         return jnp.zeros_like(y).at[self.order].set(x), LogDet(log_det.value.sum(0), log_det.valid.all(0))
 
@@ -128,10 +133,12 @@ class MaskedAutoregressive(AbstractBijection):
         return self.transformers.apply_columns(self._columns(x, condition), y, inverse=True)
 
     def _columns(self, x, condition):
+        initial = self.transformers.initial
         if isinstance(self.conditioner, MLP):
-            constants = self.conditioner.columns(x[:0, :1])[: self.transformers.size]
+            constants = self.conditioner.columns(x[:0, :1], initial)[: self.transformers.size]
             return jnp.broadcast_to(constants, (len(constants), x.shape[1]))
-        return self.conditioner.columns(x if condition is None else jnp.concatenate([x, as_columns(condition, x)]))
+        seen = x if condition is None else jnp.concatenate([x, as_columns(condition, x)])
+        return self.conditioner.columns(seen, initial)
 
 
 def _checked_order(order, dim):

@@ -88,6 +88,10 @@ class NumericalInverse(AbstractBijection):
     def codomain(self) -> Support:
         return peel(self.bijection).codomain
 
+    @property
+    def _cheap_both_ways(self) -> bool:
+        return False
+
     def _transform_and_log_det(self, x: Array, condition: Array | None = None):
         return forward(self.bijection, x, condition)
 
@@ -164,6 +168,10 @@ class FunctionBijection(AbstractBijection):
     @property
     def codomain(self) -> Support:
         return self.codomain_support
+
+    @property
+    def _cheap_both_ways(self) -> bool:
+        return self.inverse_fn is not None
 
     def _transform_and_log_det(self, x: Array, condition: Array | None = None):
         y = self._call(self.fn, x, condition)

@@ -69,6 +69,10 @@ class Planar(AbstractBijection):
         self.negative_slope = None if negative_slope is None else float(negative_slope)
         self.shape = (dim,)
 
+    @property
+    def _cheap_both_ways(self) -> bool:
+        return self.negative_slope is not None
+
     def _transform_and_log_det(self, x: Array, condition: Array | None = None):
         w, u, bias, overlap = self._parameters(x, condition)
         y, slope = self._activation(w @ x + bias)

@@ -1,7 +1,8 @@
 """Rational-quadratic splines."""
 
 import math
-from typing import ClassVar, Literal, get_args
+from functools import partial
+from typing import ClassVar, Literal, NamedTuple, get_args
 
 import equinox as eqx
 import jax
@@ -107,71 +108,82 @@ class RationalQuadraticSpline(AbstractBijection):
         # The spline sees a clipped input, so that rows outside cannot spoil the gradient of the others.
         # Not jnp.clip: at an end of the interval its derivative is a half.
         clipped = jnp.where(x < lower, lower, jnp.where(x > upper, upper, x))
-        slopes = self._slopes()
-        spline = spline_inverse if inverse else spline_forward
-        y, log_slope = spline(clipped, lower, self._sizes(self.widths), self._sizes(self.heights), slopes)
+        raw = self._raw_slopes()
+        widths, heights = self._sizes(self.widths), self._sizes(self.heights)
+        if x.ndim > 0 and raw.shape[1:] == x.shape:
+            # Each lane has parameters of its own, and makes positive slopes only of the two that it needs.
+            at = _bin(clipped, (widths, heights, raw, None), lower, inverse)
+            at = at._replace(d0=self._slope(at.d0), d1=self._slope(at.d1), slope=at.height / at.width)
+            y, log_slope = (spline_inverse if inverse else spline_forward)(clipped, at)
+        else:
+            at = _bin(clipped, (widths, heights, self._slope(raw), heights / widths), lower, inverse)
+            # The gradient computes this again: that is cheaper than to store what it needs of it.
+            y, log_slope = jax.checkpoint(spline_inverse if inverse else spline_forward, prevent_cse=False)(clipped, at)
         # A rounding must not leave the interval.
         y = y + jax.lax.stop_gradient(jnp.clip(y, lower, upper) - y)
         if self.edges == "circular":
             return y, log_slope
+        outside = x != clipped
+        if self.edges == "identity":
+            return jnp.where(outside, x, y), jnp.where(outside, 0, log_slope)
         beyond = x - clipped
-        end = jnp.where(x < lower, slopes[0], slopes[-1])
+        end = self._slope(jnp.where(x < lower, raw[0], raw[-1]))
         end_slope = 1 / end if inverse else end
-        outside = beyond != 0
-        log_end = jnp.where(outside, jnp.log(end_slope), log_slope)
-        # Adding the distance to the clipped value loses it for the identity at large x, so that one is x itself.
-        tail = x if self.edges == "identity" else clipped + beyond * end_slope
-        return jnp.where(outside, tail, y), log_end
+        return jnp.where(outside, clipped + beyond * end_slope, y), jnp.where(outside, jnp.log(end_slope), log_slope)
 
     def _sizes(self, logits: Array) -> Array:
         """The widths or heights of the bins."""
         lower, upper = self.interval
         spare = (upper - lower) - self.min_width * (self.knots + 1)
-        return self.min_width + spare * jax.nn.softmax(logits, axis=0)
+        exponentials = jnp.exp(logits - jax.lax.stop_gradient(logits.max(axis=0)))
+        # No product is added here: whether XLA rounds that once or twice may differ between the operations that
+        # compute it again, and they must find the same bin.
+        return self.min_width + exponentials / (exponentials.sum(axis=0) / spare)
 
-    def _slopes(self) -> Array:
-        free = 1 - self.min_derivative
-        slopes = self.min_derivative + jax.nn.softplus(self.slopes + math.log(math.expm1(free)))
+    def _raw_slopes(self) -> Array:
+        """What `_slope` makes the slope at each knot from, the ends of the interval included."""
         if self.edges == "identity":
-            one = jnp.ones((1, *slopes.shape[1:]), slopes.dtype)
-            return jnp.concatenate([one, slopes, one])
-        return jnp.concatenate([slopes, slopes[:1]]) if self.edges == "circular" else slopes
+            end = jnp.zeros((1, *self.slopes.shape[1:]), self.slopes.dtype)
+            return jnp.concatenate([end, self.slopes, end])
+        return jnp.concatenate([self.slopes, self.slopes[:1]]) if self.edges == "circular" else self.slopes
+
+    def _slope(self, raw: Array) -> Array:
+        free = 1 - self.min_derivative
+        return self.min_derivative + jax.nn.softplus(raw + math.log(math.expm1(free)))
 
 
-def spline_forward(
-    x: Float[Array, "*lanes"],
-    lower: float,
-    widths: Float[Array, "bins *#lanes"],
-    heights: Float[Array, "bins *#lanes"],
-    slopes: Float[Array, "knots *#lanes"],
-) -> tuple[Array, Array]:
-    """y and log dy/dx of the spline at x, which lies between the first and the last knot."""
-    x0, width, y0, height, d0, d1 = _bin(x, widths, lower, widths, heights, slopes)
-    return _rational_quadratic(_within((x - x0) / width), width, y0, height, d0, d1)
+class Bin(NamedTuple):
+    """The bin in which a point lies: its start, width, bottom, height, slopes at its two ends, and height / width."""
+
+    x0: Float[Array, "*lanes"]
+    width: Float[Array, "*lanes"]
+    y0: Float[Array, "*lanes"]
+    height: Float[Array, "*lanes"]
+    d0: Float[Array, "*lanes"]
+    d1: Float[Array, "*lanes"]
+    slope: Float[Array, "*lanes"] | None
 
 
-def spline_inverse(
-    y: Float[Array, "*lanes"],
-    lower: float,
-    widths: Float[Array, "bins *#lanes"],
-    heights: Float[Array, "bins *#lanes"],
-    slopes: Float[Array, "knots *#lanes"],
-) -> tuple[Array, Array]:
-    """x and log dx/dy of the spline at y, which lies between the first and the last knot."""
-    x0, width, y0, height, d0, d1 = _bin(y, heights, lower, widths, heights, slopes)
-    s = height / width
+def spline_forward(x: Float[Array, "*lanes"], at: Bin) -> tuple[Array, Array]:
+    """y and log dy/dx of the spline at x."""
+    return _rational_quadratic(_within((x - at.x0) / at.width), at)
+
+
+def spline_inverse(y: Float[Array, "*lanes"], at: Bin) -> tuple[Array, Array]:
+    """x and log dx/dy of the spline at y."""
+    s = at.slope
     # Eqs. 6 to 8 with y counted in heights, which keeps the coefficients near 1.
-    u = _within((y - y0) / height)
-    curvature = u * (d0 + d1 - 2 * s)
-    a = s - d0 + curvature
-    b = d0 - curvature
+    u = _within((y - at.y0) / at.height)
+    curvature = u * (at.d0 + at.d1 - 2 * s)
+    a = s - at.d0 + curvature
+    b = at.d0 - curvature
     c = -s * u
     # The discriminant is a square of the slope and so positive; rounding may say otherwise.
     discriminant = jnp.maximum(b * b - 4 * a * c, jnp.finfo(y.dtype).tiny)
     # Of the two forms of the root this one does not cancel, since b > -sqrt(discriminant).
     t = _within(-2 * c / (b + jnp.sqrt(discriminant)))
-    _, log_slope = _rational_quadratic(t, width, y0, height, d0, d1)
-    return x0 + width * t, -log_slope
+    _, log_slope = _rational_quadratic(t, at)
+    return at.x0 + at.width * t, -log_slope
 
 
 def _within(t):
@@ -179,35 +191,72 @@ def _within(t):
     return t + jax.lax.stop_gradient(jnp.clip(t, 0, 1) - t)
 
 
-def _bin(at, searched, lower, widths, heights, slopes):
-    """Start, width, bottom, height and end slopes of the bin at which `at` lies.
+def _rational_quadratic(t, at):
+    s = at.slope
+    inside = t * (1 - t)
+    denominator = s + (at.d0 + at.d1 - 2 * s) * inside
+    y = at.y0 + at.height * (s * t**2 + at.d0 * inside) / denominator
+    numerator = at.d1 * t**2 + 2 * s * inside + at.d0 * (1 - t) ** 2
+    return y, jnp.log(numerator) + 2 * jnp.log(s / denominator)
 
-    Sums over a mask instead of indexing: a gather an element is slow, and its gradient a scatter.
+
+# Widths and heights of the bins, what there is at each knot, and the slope of each bin where it is known.
+Table = tuple[
+    Float[Array, "bins *#lanes"], Float[Array, "bins *#lanes"], Float[Array, "knots *#lanes"], Array | None
+]  # fmt: skip
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(2, 3))
+def _bin(x: Float[Array, "*lanes"], table: Table, lower: float, inverse: bool) -> Bin:
+    """The bin of x, or with `inverse` the one whose heights x lies between.
+
+    Bin after bin, each replacing the last one where it is reached: elementwise operations, which XLA fuses into one
+    loop. A gather for each element is slow, and so is a sum over the bins.
     """
-    ends = lower + jnp.cumsum(jax.lax.stop_gradient(searched), axis=0)[:-1]
-    reached = at >= ends
-    edge = jnp.ones_like(reached[:1])
-    # Of the bins up to that of x all but the last lie before it.
-    before = jnp.concatenate([reached, ~edge])
-    here = jnp.concatenate([edge, reached]) & ~before
+    return _search(x, table, lower, inverse)[0]
 
-    def chosen(mask, values):
+
+@_bin.defjvp
+def _bin_jvp(lower, inverse, primals, tangents):
+    at, index = _search(*primals, lower, inverse)
+    widths, heights, knots, slopes = tangents[1]
+    bins = jnp.arange(len(widths), dtype=index.dtype).reshape(-1, *[1] * index.ndim)
+    here = bins == index
+    if index.ndim > 0 and widths.shape[1:] != index.shape:
+        # One table for all lanes: a product, whose transpose XLA does not compute bin by bin as it would a sum.
+        columns = (_exclusive_sum(widths), widths, _exclusive_sum(heights), heights, knots[:-1], knots[1:], slopes)
+        columns = jnp.stack([column[:, 0] for column in columns])
+        chosen = jnp.matmul(columns, here.astype(columns.dtype), precision="highest")
+        return at, Bin(*(row[0] for row in jnp.split(chosen, len(columns))))
+
+    def total(mask, values):
         return jnp.where(mask, values, 0).sum(axis=0)
 
-    return (
-        lower + chosen(before, widths),
-        chosen(here, widths),
-        lower + chosen(before, heights),
-        chosen(here, heights),
-        chosen(here, slopes[:-1]),
-        chosen(here, slopes[1:]),
-    )
+    before = bins < index
+    return at, Bin(
+        total(before, widths), total(here, widths), total(before, heights), total(here, heights),
+        total(here, knots[:-1]), total(here, knots[1:]), None if slopes is None else total(here, slopes),
+    )  # fmt: skip
 
 
-def _rational_quadratic(t, width, y0, height, d0, d1):
-    s = height / width
-    inside = t * (1 - t)
-    denominator = s + (d0 + d1 - 2 * s) * inside
-    y = y0 + height * (s * t**2 + d0 * inside) / denominator
-    numerator = d1 * t**2 + 2 * s * inside + d0 * (1 - t) ** 2
-    return y, 2 * jnp.log(s) + jnp.log(numerator) - 2 * jnp.log(denominator)
+def _exclusive_sum(values):
+    return jnp.cumsum(values, axis=0) - values
+
+
+def _search(x, table, lower, inverse):
+    widths, heights, knots, slopes = table
+    lanes = jnp.broadcast_shapes(x.shape, widths.shape[1:])
+    index = jnp.zeros(lanes, jnp.int32)
+    right = top = at = None
+    for i in range(len(widths)):
+        left, bottom = (jnp.asarray(lower, x.dtype),) * 2 if i == 0 else (right, top)
+        slope = None if slopes is None else slopes[i]
+        bin_ = Bin(left, widths[i], bottom, heights[i], knots[i], knots[i + 1], slope)
+        if i == 0:
+            at = jax.tree.map(lambda value: jnp.broadcast_to(value, lanes), bin_)
+        else:
+            reached = x >= (bottom if inverse else left)
+            at = jax.tree.map(partial(jnp.where, reached), bin_, at)
+            index = jnp.where(reached, i, index)
+        right, top = left + widths[i], bottom + heights[i]
+    return at, index

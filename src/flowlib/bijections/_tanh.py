@@ -69,11 +69,15 @@ class LeakyTanh(AbstractBijection):
 
     def _inverse_and_log_det(self, y: Array, condition: Array | None = None):
         edge, log_slope = self._tail()
-        in_tail = jnp.abs(y) >= edge
-        inner = jnp.arctanh(jnp.where(in_tail, 0.0, y))
-        tail = jnp.sign(y) * self.max_val + (y - jnp.sign(y) * edge) / math.exp(log_slope)
-        x = jnp.where(in_tail, tail, inner)
-        return x, -jnp.where(in_tail, log_slope, _log_slope(inner)).sum()
+        size, sign = jnp.abs(y), jnp.sign(y)
+        in_tail = size >= edge
+        inner = jnp.where(in_tail, 0, size)
+        # arctanh with one logarithm; log1p, for log would round it at small y.
+        x = jnp.where(
+            in_tail, self.max_val + (size - edge) / math.exp(log_slope), jnp.log1p(2 * inner / (1 - inner)) / 2
+        )
+        # (1 - y)(1 + y), not 1 - y^2: the latter loses the digits that matter near the ends.
+        return sign * x, -jnp.where(in_tail, log_slope, jnp.log((1 - inner) * (1 + inner))).sum()
 
     def _tail(self):
         return math.tanh(self.max_val), -2 * math.log(math.cosh(self.max_val))
@@ -81,4 +85,5 @@ class LeakyTanh(AbstractBijection):
 
 def _log_slope(x: Array) -> Array:
     # log(1 - tanh(x)^2) without the cancellation, and linear rather than overflowing for large |x|.
-    return 2 * (math.log(2.0) - x - jax.nn.softplus(-2 * x))
+    size = jnp.abs(x)
+    return 2 * (math.log(2.0) - size - jnp.log(1 + jnp.exp(-2 * size)))

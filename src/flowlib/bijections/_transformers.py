@@ -57,19 +57,19 @@ class Template(Module):
 
     def build(self, params: Float[Array, "size *lanes"]) -> AbstractBijection:
         """The bijection with its gaps filled from `params`; trained arrays get the lanes as last axes."""
-        start = 0
+        shapes = [leaf.shape for leaf in jax.tree.leaves(self.skeleton) if isinstance(leaf, jax.ShapeDtypeStruct)]
+        sizes = [math.prod(shape) for shape, yes in zip(shapes, self.is_trainable, strict=True) if yes]
+        # Split, for the transpose of each slice alone would be a sum of as many padded arrays.
+        parts = iter([params[b - n : b] for n, b in zip(sizes, np.cumsum(sizes))])
         frozen = iter(paramax.unwrap(self.frozen))
         is_trainable = iter(self.is_trainable)
 
         def fill(leaf):
-            nonlocal start
             if not isinstance(leaf, jax.ShapeDtypeStruct):
                 return leaf
             if not next(is_trainable):
                 return next(frozen)
-            n = math.prod(leaf.shape)
-            start += n
-            return params[start - n : start].reshape(*leaf.shape, *params.shape[1:])
+            return next(parts).reshape(*leaf.shape, *params.shape[1:])
 
         return jax.tree.map(fill, self.skeleton)
 
@@ -81,8 +81,8 @@ class Transformers(Module):
     several, one for each coordinate, those with equal structure run together. Given one of
     shape (dim,), it takes all coordinates at once (`joint`).
 
-    The conditioner's output is an offset from the parameters that the given bijections had. Output
-    `j` belongs to coordinate `owners[j]`.
+    A conditioner's output is an offset from `initial`, the parameters that the given bijections had.
+    Parameter `j` belongs to coordinate `owners[j]`.
     """
 
     templates: tuple[Template, ...]
@@ -130,43 +130,45 @@ class Transformers(Module):
         """Whether all coordinates have a transformer of one structure, so that they can take turns."""
         return not self.joint and len(self.templates) == 1 and not self.templates[0].frozen
 
-    def apply(self, offsets: Float[Array, " size"], x: Float[Array, " dim"], *, inverse: bool) -> tuple[Array, LogDet]:
-        """Transform every coordinate, or invert, with the parameters that `offsets` gives."""
+    @property
+    def initial(self) -> Float[Array, " size"]:
+        """The parameters that the given bijections had."""
+        parts = []
+        for template, members in zip(self.templates, self.members, strict=True):
+            parts.append(jnp.broadcast_to(_plain(template.init), (max(len(members), 1), template.size)).reshape(-1))
+        return jnp.concatenate(parts)
+
+    def apply(self, params: Float[Array, " size"], x: Float[Array, " dim"], *, inverse: bool) -> tuple[Array, LogDet]:
+        """Transform every coordinate, or invert, with these parameters."""
         step = backward if inverse else forward
         if self.joint:
             (template,) = self.templates
-            return step(template.build(_plain(template.init) + offsets), x)
-        y, log_det = self._apply_each(partial(_apply_one, step), offsets, x, ())
+            return step(template.build(params), x)
+        y, log_det = self._apply_each(partial(_apply_one, step), params, x)
         return y, log_det.sum()
 
     def apply_columns(
-        self, offsets: Float[Array, "size n"], x: Float[Array, "dim n"], *, inverse: bool
+        self, params: Float[Array, "size n"], x: Float[Array, "dim n"], *, inverse: bool
     ) -> tuple[Float[Array, "dim n"], LogDet]:
         """`apply` to each column."""
         if self.joint or any(template.frozen for template in self.templates):
-            return jax.vmap(partial(self.apply, inverse=inverse), -1, (-1, 0))(offsets, x)
+            return jax.vmap(partial(self.apply, inverse=inverse), -1, (-1, 0))(params, x)
         step = backward_lanes if inverse else forward_lanes
-        y, log_det = self._apply_each(partial(_apply_one, step), offsets, x, (1,))
+        y, log_det = self._apply_each(partial(_apply_one, step), params, x)
         return y, LogDet(log_det.value.sum(0), log_det.valid.all(0))
-
-    def inits(self) -> Float[Array, "dim parameters"]:
-        """The initial parameters of each coordinate, where they are `alike`."""
-        init = _plain(self.templates[0].init)
-        return jnp.broadcast_to(init, (self.dim, self.templates[0].size))
 
     def invert_one(self, params: Float[Array, "parameters n"], y: Float[Array, " n"]) -> tuple[Array, LogDet]:
         """Invert the transformer of one coordinate with these parameters, where they are `alike`."""
         return backward_lanes(self.templates[0].build(params), y)
 
-    def _apply_each(self, apply_one, offsets, x, lanes):
+    def _apply_each(self, apply_one, params, x):
         start, outputs, log_dets = 0, [], []
         for template, members in zip(self.templates, self.members, strict=True):
             n = len(members)
-            params = offsets[start : start + n * template.size].reshape(n, template.size, *x.shape[1:])
+            own = params[start : start + n * template.size].reshape(n, template.size, *x.shape[1:])
             start += n * template.size
             part = x if n == self.dim else x[np.asarray(members)]
-            init = _plain(template.init)
-            y, log_det = jax.vmap(partial(apply_one, template))(init.reshape(*init.shape, *lanes) + params, part)
+            y, log_det = jax.vmap(partial(apply_one, template))(own, part)
             outputs.append(y)
             log_dets.append(log_det)
         if len(outputs) == 1:

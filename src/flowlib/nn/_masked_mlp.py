@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from flowlib._arrays import check_count
 from flowlib._module import Module
 from flowlib.masks import rank_based_mask
-from flowlib.nn._mlp import activate, squash
+from flowlib.nn._mlp import activate, last_layer, squash
 
 
 class MaskedLinear(Module):
@@ -90,14 +90,16 @@ class MaskedMLP(Module):
     def __call__(self, x: Float[Array, " in_size"]) -> Float[Array, " out_size"]:
         return self.columns(x[:, None])[:, 0]
 
-    def columns(self, x: Float[Array, "in_size n"]) -> Float[Array, "out_size n"]:
-        """The outputs for `n` inputs, one a column."""
+    def columns(self, x: Float[Array, "in_size n"], plus: Float[Array, " out_size"] | None = None) -> Array:
+        """The outputs for `n` inputs, one a column; `plus` is added to each column."""
         x = squash(x)
         h = x
         for layer in self.hidden:
             h = activate(self.activation, layer(h))
-        y = self.last(h)
-        return y if self.skip is None else y + self.skip(x)
+        products = [(self.last.masked, h)]
+        if self.skip is not None:
+            products.append((self.skip.masked, x))
+        return last_layer(products, self.last.bias, plus)
 
 
 def unit_ranks(width: int, lowest: int, highest: int) -> np.ndarray:

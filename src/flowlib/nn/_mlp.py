@@ -64,17 +64,37 @@ class MLP(Module):
     def __call__(self, x: Float[Array, " in_size"]) -> Float[Array, " out_size"]:
         return self.columns(x[:, None])[:, 0]
 
-    def columns(self, x: Float[Array, "in_size n"]) -> Float[Array, "out_size n"]:
-        """The outputs for `n` inputs, one a column."""
+    def columns(self, x: Float[Array, "in_size n"], plus: Float[Array, " plus"] | None = None) -> Array:
+        """The outputs for `n` inputs, one a column; `plus` is added to the first of each column."""
         x = squash(x)
         for layer in self.layers[:-1]:
             x = activate(self.activation, _affine(layer, x))
-        return _affine(self.layers[-1], x)
+        last = self.layers[-1]
+        return last_layer([(last.weight, x)], last.bias, plus)
 
 
 def activate(activation: Callable, x: Float[Array, "size n"]) -> Float[Array, "size n"]:
     """The activation of each column."""
     return jax.vmap(activation, -1, -1)(x)
+
+
+def last_layer(
+    products: list[tuple[Float[Array, "out_size _"], Float[Array, "_ n"]]],
+    bias: Float[Array, " out_size"] | None,
+    plus: Float[Array, " plus"] | None,
+) -> Float[Array, "out_size n"]:
+    """The sum of products, a bias and what is to be added to the first outputs, all as one product.
+
+    XLA would compute a sum again in each of the many operations that read these outputs; a product it keeps.
+    """
+    weights, inputs = [weight for weight, _ in products], [x for _, x in products]
+    if plus is not None:
+        plus = jnp.pad(plus, (0, len(weights[0]) - len(plus)))
+        bias = plus if bias is None else bias + plus
+    if bias is not None:
+        weights.append(bias[:, None])
+        inputs.append(jnp.ones((1, inputs[0].shape[1]), inputs[0].dtype))
+    return jnp.concatenate(weights, axis=1) @ jnp.concatenate(inputs)
 
 
 def _affine(layer: eqx.nn.Linear, x: Array) -> Array:
