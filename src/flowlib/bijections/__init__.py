@@ -37,6 +37,7 @@ from flowlib.bijections._power import Power as Power
 from flowlib.bijections._rebuild_drift import rebuild_drift as rebuild_drift
 from flowlib.bijections._reshape import Reshape as Reshape
 from flowlib.bijections._sandwich import Sandwich as Sandwich
+from flowlib.bijections._scan import Gradient as Gradient
 from flowlib.bijections._scan import Scan as Scan
 from flowlib.bijections._spline import RationalQuadraticSpline as RationalQuadraticSpline
 from flowlib.bijections._tanh import LeakyTanh as LeakyTanh

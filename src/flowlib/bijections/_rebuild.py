@@ -23,7 +23,7 @@ class Directions(NamedTuple):
 
 
 def costly_part(node: Any) -> str | None:
-    """The name of the first bijection in a tree, itself included, one direction of which is not analytic or not cheap."""
+    """The name of the first bijection in a tree, itself included, that has a direction not analytic or not cheap."""
     if isinstance(node, AbstractBijection) and not node._cheap_both_ways:
         return type(node).__name__
     if isinstance(node, eqx.Module):

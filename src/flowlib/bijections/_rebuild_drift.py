@@ -42,15 +42,22 @@ def rebuild_drift(
     """
     x = real_array(x, "x")
     condition = None if condition is None else real_array(condition, "condition", keep_integers=True)
-    drifts = _drifts(bijection, x, condition)
+    drifts = _drifts(bijection, x, condition) if _rebuilds(bijection) else jnp.zeros(0, x.dtype)
     if drifts.size and not float(drifts.max()) <= LARGEST_DRIFT:
         layer = int(jnp.argmax(jnp.where(jnp.isnan(drifts), jnp.inf, drifts)))
         warnings.warn(
-            f'Inputs rebuilt for gradients drift by {float(drifts[layer]):.2g} at layer {layer} of {len(drifts)} '
+            f"Inputs rebuilt for gradients drift by {float(drifts[layer]):.2g} at layer {layer} of {len(drifts)} "
             f'(expected at most {LARGEST_DRIFT}), so that gradients are wrong. Use gradient="recompute".',
             stacklevel=2,
         )
     return drifts
+
+
+def _rebuilds(bijection):
+    def is_scan(node):
+        return isinstance(node, Scan)
+
+    return any(is_scan(leaf) and leaf.gradient == "rebuild" for leaf in jax.tree.leaves(bijection, is_leaf=is_scan))
 
 
 @eqx.filter_jit

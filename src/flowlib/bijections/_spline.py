@@ -113,7 +113,7 @@ class RationalQuadraticSpline(AbstractBijection):
         if x.ndim > 0 and raw.shape[1:] == x.shape:
             # Each lane has parameters of its own, and makes positive slopes only of the two that it needs.
             at = _bin(clipped, (widths, heights, raw, None), lower, inverse)
-            at = at._replace(d0=self._slope(at.d0), d1=self._slope(at.d1), slope=at.height / at.width)
+            at = at._replace(d0=self._slope(at.d0), d1=self._slope(at.d1))
             y, log_slope = (spline_inverse if inverse else spline_forward)(clipped, at)
         else:
             at = _bin(clipped, (widths, heights, self._slope(raw), heights / widths), lower, inverse)
@@ -153,7 +153,7 @@ class RationalQuadraticSpline(AbstractBijection):
 
 
 class Bin(NamedTuple):
-    """The bin in which a point lies: its start, width, bottom, height, slopes at its two ends, and height / width."""
+    """The bin in which a point lies: its start, width, bottom, height, slopes at its two ends, and perhaps height / width."""
 
     x0: Float[Array, "*lanes"]
     width: Float[Array, "*lanes"]
@@ -171,7 +171,7 @@ def spline_forward(x: Float[Array, "*lanes"], at: Bin) -> tuple[Array, Array]:
 
 def spline_inverse(y: Float[Array, "*lanes"], at: Bin) -> tuple[Array, Array]:
     """x and log dx/dy of the spline at y."""
-    s = at.slope
+    s = _mean_slope(at)
     # Eqs. 6 to 8 with y counted in heights, which keeps the coefficients near 1.
     u = _within((y - at.y0) / at.height)
     curvature = u * (at.d0 + at.d1 - 2 * s)
@@ -186,13 +186,17 @@ def spline_inverse(y: Float[Array, "*lanes"], at: Bin) -> tuple[Array, Array]:
     return at.x0 + at.width * t, -log_slope
 
 
+def _mean_slope(at):
+    return at.height / at.width if at.slope is None else at.slope
+
+
 def _within(t):
     # A rounding beyond the bin is taken back in the value, not in the derivative.
     return t + jax.lax.stop_gradient(jnp.clip(t, 0, 1) - t)
 
 
 def _rational_quadratic(t, at):
-    s = at.slope
+    s = _mean_slope(at)
     inside = t * (1 - t)
     denominator = s + (at.d0 + at.d1 - 2 * s) * inside
     y = at.y0 + at.height * (s * t**2 + at.d0 * inside) / denominator
@@ -218,7 +222,8 @@ def _bin(x: Float[Array, "*lanes"], table: Table, lower: float, inverse: bool) -
 
 @_bin.defjvp
 def _bin_jvp(lower, inverse, primals, tangents):
-    at, index = _search(*primals, lower, inverse)
+    x, table = primals
+    at, index = _search(x, table, lower, inverse)
     widths, heights, knots, slopes = tangents[1]
     bins = jnp.arange(len(widths), dtype=index.dtype).reshape(-1, *[1] * index.ndim)
     here = bins == index
@@ -246,17 +251,17 @@ def _exclusive_sum(values):
 def _search(x, table, lower, inverse):
     widths, heights, knots, slopes = table
     lanes = jnp.broadcast_shapes(x.shape, widths.shape[1:])
-    index = jnp.zeros(lanes, jnp.int32)
-    right = top = at = None
-    for i in range(len(widths)):
-        left, bottom = (jnp.asarray(lower, x.dtype),) * 2 if i == 0 else (right, top)
+
+    def entries(i, left, bottom):
         slope = None if slopes is None else slopes[i]
-        bin_ = Bin(left, widths[i], bottom, heights[i], knots[i], knots[i + 1], slope)
-        if i == 0:
-            at = jax.tree.map(lambda value: jnp.broadcast_to(value, lanes), bin_)
-        else:
-            reached = x >= (bottom if inverse else left)
-            at = jax.tree.map(partial(jnp.where, reached), bin_, at)
-            index = jnp.where(reached, i, index)
-        right, top = left + widths[i], bottom + heights[i]
+        return Bin(left, widths[i], bottom, heights[i], knots[i], knots[i + 1], slope)
+
+    left = bottom = jnp.asarray(lower, x.dtype)
+    at = jax.tree.map(lambda value: jnp.broadcast_to(value, lanes), entries(0, left, bottom))
+    index = jnp.zeros(lanes, jnp.int32)
+    for i in range(1, len(widths)):
+        left, bottom = left + widths[i - 1], bottom + heights[i - 1]
+        reached = x >= (bottom if inverse else left)
+        at = jax.tree.map(partial(jnp.where, reached), entries(i, left, bottom), at)
+        index = jnp.where(reached, i, index)
     return at, index

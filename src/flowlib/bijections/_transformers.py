@@ -57,19 +57,19 @@ class Template(Module):
 
     def build(self, params: Float[Array, "size *lanes"]) -> AbstractBijection:
         """The bijection with its gaps filled from `params`; trained arrays get the lanes as last axes."""
-        shapes = [leaf.shape for leaf in jax.tree.leaves(self.skeleton) if isinstance(leaf, jax.ShapeDtypeStruct)]
-        sizes = [math.prod(shape) for shape, yes in zip(shapes, self.is_trainable, strict=True) if yes]
-        # Split, for the transpose of each slice alone would be a sum of as many padded arrays.
-        parts = iter([params[b - n : b] for n, b in zip(sizes, np.cumsum(sizes))])
+        start = 0
         frozen = iter(paramax.unwrap(self.frozen))
         is_trainable = iter(self.is_trainable)
 
         def fill(leaf):
+            nonlocal start
             if not isinstance(leaf, jax.ShapeDtypeStruct):
                 return leaf
             if not next(is_trainable):
                 return next(frozen)
-            return next(parts).reshape(*leaf.shape, *params.shape[1:])
+            n = math.prod(leaf.shape)
+            start += n
+            return params[start - n : start].reshape(*leaf.shape, *params.shape[1:])
 
         return jax.tree.map(fill, self.skeleton)
 

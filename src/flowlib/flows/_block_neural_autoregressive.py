@@ -5,7 +5,7 @@ from collections.abc import Callable
 from jax.tree_util import Partial
 from jaxtyping import Array, PRNGKeyArray
 
-from flowlib.bijections import AbstractBijection, BlockAutoregressiveNetwork, NumericalInverse
+from flowlib.bijections import AbstractBijection, BlockAutoregressiveNetwork, Gradient, NumericalInverse
 from flowlib.distributions import AbstractDistribution, Transformed
 from flowlib.flows._tail import build_flow, checked_sizes, vector_dim
 
@@ -23,6 +23,7 @@ def block_neural_autoregressive_flow(
     inverter: Callable[..., Array] | None = None,
     embedding: Callable[[Array], Array] | None = None,
     raw_cond_shape: tuple[int, ...] | None = None,
+    gradient: Gradient = "store",
 ) -> Transformed:
     """A block neural autoregressive flow: each layer is one monotone network (arXiv:1904.04676).
 
@@ -44,9 +45,11 @@ def block_neural_autoregressive_flow(
         embedding: a module from one raw condition (integer labels, an image, ...) to `cond_dim` values; it
             is trained with the flow. Defaults to None.
         raw_cond_shape: the shape of one raw condition, () for a label. Needed with `embedding`.
+        gradient: what the gradient keeps of each layer, "store" or "recompute"; see `Scan`.
 
     Raises:
-        ValueError: if a size is out of range or `base_dist` has no vectors as events.
+        ValueError: if a size is out of range, `gradient` does not suit the layers or `base_dist` has no vectors
+            as events.
         TypeError: if `key` or `base_dist` is of the wrong type.
     """
     dim = vector_dim(base_dist)
@@ -62,6 +65,7 @@ def block_neural_autoregressive_flow(
         cond_dim=cond_dim,
         embedding=embedding,
         raw_cond_shape=raw_cond_shape,
+        gradient=gradient,
     )
 
 

@@ -6,7 +6,7 @@ import jax
 from jax.tree_util import Partial
 from jaxtyping import Array, PRNGKeyArray
 
-from flowlib.bijections import AbstractBijection, Coupling
+from flowlib.bijections import AbstractBijection, Coupling, Gradient
 from flowlib.distributions import AbstractDistribution, Transformed
 from flowlib.flows._tail import build_flow, checked_sizes, default_transformer, vector_dim
 
@@ -24,6 +24,7 @@ def coupling_flow(
     invert: bool = True,
     embedding: Callable[[Array], Array] | None = None,
     raw_cond_shape: tuple[int, ...] | None = None,
+    gradient: Gradient = "store",
 ) -> Transformed:
     """A coupling flow: each layer changes one half of the coordinates given the other (arXiv:1605.08803).
 
@@ -45,9 +46,11 @@ def coupling_flow(
         embedding: a module from one raw condition (integer labels, an image, ...) to `cond_dim` values; it
             is trained with the flow. Defaults to None.
         raw_cond_shape: the shape of one raw condition, () for a label. Needed with `embedding`.
+        gradient: what the gradient keeps of each layer, "store", "recompute" or "rebuild"; see `Scan`.
 
     Raises:
-        ValueError: if a size is out of range or `base_dist` has no vectors as events.
+        ValueError: if a size is out of range, `gradient` does not suit the layers or `base_dist` has no vectors
+            as events.
         TypeError: if `key` or `base_dist` is of the wrong type.
     """
     dim = vector_dim(base_dist)
@@ -70,4 +73,5 @@ def coupling_flow(
         cond_dim=cond_dim,
         embedding=embedding,
         raw_cond_shape=raw_cond_shape,
+        gradient=gradient,
     )

@@ -6,7 +6,7 @@ from typing import Any
 from jax.tree_util import Partial
 from jaxtyping import Array, PRNGKeyArray
 
-from flowlib.bijections import Planar
+from flowlib.bijections import Gradient, Planar
 from flowlib.distributions import AbstractDistribution, Transformed
 from flowlib.flows._tail import build_flow, checked_sizes, vector_dim
 
@@ -21,6 +21,7 @@ def planar_flow(
     negative_slope: float | None = None,
     embedding: Callable[[Array], Array] | None = None,
     raw_cond_shape: tuple[int, ...] | None = None,
+    gradient: Gradient = "store",
     **mlp_kwargs: Any,
 ) -> Transformed:
     """A planar flow: each layer adds one unit, tanh or leaky ReLU, to the identity (arXiv:1505.05770).
@@ -39,11 +40,14 @@ def planar_flow(
         embedding: a module from one raw condition (integer labels, an image, ...) to `cond_dim` values; it
             is trained with the flow. Defaults to None.
         raw_cond_shape: the shape of one raw condition, () for a label. Needed with `embedding`.
+        gradient: what the gradient keeps of each layer, "store", "recompute" or, with a `negative_slope`,
+            "rebuild"; see `Scan`.
         **mlp_kwargs: `width_size`, `depth` and `activation` of the networks that make the parameters
             from the condition; ignored without one. Default to 50, 1 and `jax.nn.relu`.
 
     Raises:
-        ValueError: if a size is out of range or `base_dist` has no vectors as events.
+        ValueError: if a size is out of range, `gradient` does not suit the layers or `base_dist` has no vectors
+            as events.
         TypeError: if `key` or `base_dist` is of the wrong type.
     """
     dim = vector_dim(base_dist)
@@ -59,4 +63,5 @@ def planar_flow(
         cond_dim=cond_dim,
         embedding=embedding,
         raw_cond_shape=raw_cond_shape,
+        gradient=gradient,
     )

@@ -14,7 +14,7 @@ from paramax import Parameterize
 
 from flowlib._arrays import check_count, check_key
 from flowlib._module import peel
-from flowlib.bijections import AbstractBijection, Affine, Chain, EmbedCondition, Flip, Invert, Permute, Scan
+from flowlib.bijections import AbstractBijection, Affine, Chain, EmbedCondition, Flip, Gradient, Invert, Permute, Scan
 from flowlib.constraints import bounded_scale
 from flowlib.distributions import AbstractDistribution, Transformed
 
@@ -60,6 +60,7 @@ def build_flow(
     cond_dim: int | None,
     embedding: Callable[[Array], Array] | None,
     raw_cond_shape: tuple[int, ...] | None,
+    gradient: Gradient,
 ) -> Transformed:
     """Stack `flow_layers` layers with permutations between them, and wrap them into a distribution.
 
@@ -72,7 +73,7 @@ def build_flow(
     # A NumPy number would be traced as an array.
     make_layer = jax.tree.map(lambda leaf: leaf.item() if isinstance(leaf, np.generic) else leaf, make_layer)
     flow_layers = check_count(flow_layers, "flow_layers")
-    bijection = _make_layers(check_key(key), make_layer, vector_dim(base_dist), flow_layers)
+    bijection = _make_layers(check_key(key), make_layer, vector_dim(base_dist), flow_layers, gradient)
     bijection = Invert(bijection) if invert else bijection
     if embedding is not None and raw_cond_shape is not None:
         bijection = EmbedCondition(bijection, embedding, raw_cond_shape)
@@ -80,7 +81,7 @@ def build_flow(
 
 
 @eqx.filter_jit
-def _make_layers(key, make_layer, dim, flow_layers) -> AbstractBijection:
+def _make_layers(key, make_layer, dim, flow_layers, gradient) -> AbstractBijection:
     def make_permuted(key):
         layer_key, permutation_key = jr.split(key)
         layer = make_layer(layer_key)
@@ -90,11 +91,10 @@ def _make_layers(key, make_layer, dim, flow_layers) -> AbstractBijection:
         return Chain([layer, permute]).merge_chains()
 
     layers = eqx.filter_vmap(make_permuted)(jr.split(key, flow_layers))
-    return _undo_permutations(layers, dim, flow_layers)
+    return _undo_permutations(Scan(layers, gradient=gradient), layers, dim, flow_layers)
 
 
-def _undo_permutations(layers: Any, dim: int, flow_layers: int) -> AbstractBijection:
-    scan = Scan(layers)
+def _undo_permutations(scan: Scan, layers: Any, dim: int, flow_layers: int) -> AbstractBijection:
     if dim == 1 or (dim == 2 and flow_layers % 2 == 0):
         return scan
     if dim == 2:

@@ -12,6 +12,7 @@ from paramax import Parameterize
 from flowlib.bijections import (
     AdditiveCondition,
     Chain,
+    Gradient,
     LeakyTanh,
     RationalQuadraticSpline,
     Sandwich,
@@ -35,6 +36,7 @@ def triangular_spline_flow(
     init: Callable[[PRNGKeyArray, tuple[int, int]], Array] | None = None,
     embedding: Callable[[Array], Array] | None = None,
     raw_cond_shape: tuple[int, ...] | None = None,
+    gradient: Gradient = "store",
 ) -> Transformed:
     """A triangular spline flow: splines for each coordinate, mixed by triangular affine maps.
 
@@ -57,9 +59,11 @@ def triangular_spline_flow(
         embedding: a module from one raw condition (integer labels, an image, ...) to `cond_dim` values; it
             is trained with the flow. Defaults to None.
         raw_cond_shape: the shape of one raw condition, () for a label. Needed with `embedding`.
+        gradient: what the gradient keeps of each layer, "store", "recompute" or "rebuild"; see `Scan`.
 
     Raises:
-        ValueError: if a size is out of range or `base_dist` has no vectors as events.
+        ValueError: if a size is out of range, `gradient` does not suit the layers or `base_dist` has no vectors
+            as events.
         TypeError: if `key` or `base_dist` is of the wrong type.
     """
     dim = vector_dim(base_dist)
@@ -75,6 +79,7 @@ def triangular_spline_flow(
         cond_dim=cond_dim,
         embedding=embedding,
         raw_cond_shape=raw_cond_shape,
+        gradient=gradient,
     )
 
 

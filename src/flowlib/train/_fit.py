@@ -13,6 +13,8 @@ import optax
 from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
 from flowlib._arrays import check_count, check_key
+from flowlib.bijections import Invert, rebuild_drift
+from flowlib.distributions import AbstractTransformed
 from flowlib.train._data import as_arrays, check_finite, count_validation, split_rows
 from flowlib.train._epochs import MAX_EPOCHS, EpochProblem, run_epochs
 from flowlib.train._losses import AbstractRowLoss, MaximumLikelihoodLoss
@@ -23,6 +25,7 @@ from flowlib.train._state import FAILURES, Status, initial_state, trainable_half
 T = TypeVar("T")
 
 _NO_LIMIT = 2**31 - 1
+_DRIFT_ROWS = 1000
 
 
 def fit_to_data(
@@ -113,7 +116,9 @@ def fit_to_data(
 
     if status in FAILURES or interrupts.pressed:
         _warn(status, state, problem, losses, return_best)
-    return eqx.combine(state.best_params if return_best else state.params, static), losses
+    fitted = eqx.combine(state.best_params if return_best else state.params, static)
+    _warn_of_drift(fitted, arrays)
+    return fitted, losses
 
 
 @eqx.filter_jit
@@ -150,6 +155,12 @@ def _warn(status, state, problem, losses, return_best):
     else:
         where = f"at step {step} of epoch {epoch} (counted from zero)"
         warn_of_failure(status, where, losses["train"][-1], kept)
+
+
+def _warn_of_drift(dist, arrays):
+    # Says nothing unless layers of the flow rebuild their inputs for the gradient, and do it badly.
+    if isinstance(dist, AbstractTransformed):
+        rebuild_drift(Invert(dist.bijection), *(array[:_DRIFT_ROWS] for array in arrays))
 
 
 def _int32(value):
