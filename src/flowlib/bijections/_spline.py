@@ -153,7 +153,7 @@ class RationalQuadraticSpline(AbstractBijection):
 
 
 class Bin(NamedTuple):
-    """The bin in which a point lies: its start, width, bottom, height, slopes at its two ends, and perhaps height / width."""
+    """The bin in which a point lies: its start, width, bottom, height, end slopes, and perhaps height / width."""
 
     x0: Float[Array, "*lanes"]
     width: Float[Array, "*lanes"]

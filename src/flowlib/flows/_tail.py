@@ -14,6 +14,7 @@ from paramax import Parameterize
 
 from flowlib._arrays import check_count, check_key
 from flowlib._module import peel
+from flowlib._run_once import run_once
 from flowlib.bijections import AbstractBijection, Affine, Chain, EmbedCondition, Flip, Gradient, Invert, Permute, Scan
 from flowlib.constraints import bounded_scale
 from flowlib.distributions import AbstractDistribution, Transformed
@@ -80,7 +81,7 @@ def build_flow(
     return Transformed(base_dist, bijection)
 
 
-@eqx.filter_jit
+@run_once
 def _make_layers(key, make_layer, dim, flow_layers, gradient) -> AbstractBijection:
     def make_permuted(key):
         layer_key, permutation_key = jr.split(key)

@@ -13,6 +13,7 @@ import optax
 from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
 from flowlib._arrays import check_count, check_key
+from flowlib._run_once import run_once
 from flowlib.bijections import Invert, rebuild_drift
 from flowlib.distributions import AbstractTransformed
 from flowlib.train._data import as_arrays, check_finite, count_validation, split_rows
@@ -121,7 +122,7 @@ def fit_to_data(
     return fitted, losses
 
 
-@eqx.filter_jit
+@run_once
 def _begin(key, params, optimizer, rows, n_val):
     split_key, key = jr.split(key)
     train_rows, val_rows = split_rows(split_key, rows, n_val)
