@@ -10,7 +10,7 @@ import sys
 from _report import arguments, machine, print_table, ratio, spread
 
 BARE = "jax, equinox, optax"
-IMPORTS = (BARE, "flowlib", "flowjax.flows, flowjax.train")
+IMPORTS = (BARE, f"{BARE}, flowlib", "flowlib.flows, flowlib.train", "flowjax.flows, flowjax.train")
 
 
 def once(names: str) -> float:

@@ -65,8 +65,8 @@ def exported(module: types.ModuleType) -> dict[str, object]:
 
     return {
         name: value
-        for name, value in vars(module).items()
-        if not name.startswith("_") and callable(value) and belongs(getattr(value, "__module__", None) or "")
+        for name, value in ((name, getattr(module, name)) for name in dir(module) if not name.startswith("_"))
+        if callable(value) and belongs(getattr(value, "__module__", None) or "")
     }
 
 

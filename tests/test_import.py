@@ -41,3 +41,23 @@ def test_version_is_a_release_number():
     import flowlib
 
     assert flowlib.__version__.split(".")[0].isdigit()
+
+
+def test_every_public_name_is_there_at_its_first_use():
+    script = """
+import flowlib, sys
+assert "flowlib.bijections" not in sys.modules
+names = [name for name in dir(flowlib) if not name.startswith("_")]
+assert {"bijections", "distributions", "flows", "train", "fit_to_data", "save", "load", "freeze"} <= set(names)
+for name in names:
+    assert getattr(flowlib, name) is getattr(flowlib, name)
+from flowlib import fit_to_data, flows
+from flowlib import *
+try:
+    flowlib.nothing
+except AttributeError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "module 'flowlib' has no attribute 'nothing'"
