@@ -17,7 +17,8 @@ def run_once(function: Callable[..., Any]) -> Callable[..., Any]:
     Under another transformation it is `eqx.filter_jit`, for JAX takes such options for a whole program only.
     """
     well = eqx.filter_jit(function)
-    quickly = functools.partial(eqx.filter_jit, compiler_options={"xla_backend_optimization_level": 0})(function)
+    options: dict[str, Any] = {"compiler_options": {"xla_backend_optimization_level": 0}}
+    quickly = eqx.filter_jit(function, **options)
 
     @functools.wraps(function)
     def call(*args):
