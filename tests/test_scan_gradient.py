@@ -149,6 +149,23 @@ def test_a_fit_warns_when_its_gradients_were_off():
         fit_to_data(jr.key(3), flow, x, max_epochs=1, learning_rate=1e-8, show_progress=False)
 
 
+def test_a_fit_with_arrays_of_its_own_kind_is_not_asked_for_its_drift():
+    def loss(params, static, x, weights, shift, *, key=None):
+        return -(weights * eqx.combine(params, static).log_prob(x + shift)).mean()
+
+    x = jr.normal(jr.key(0), (20, 2))
+    data = (x, jnp.ones(20), jnp.zeros((20, 1)))
+    fit_to_data(jr.key(1), deep_flow("rebuild", layers=2), data, loss_fn=loss, max_epochs=1, show_progress=False)
+
+
+def test_the_drift_of_a_conditional_flow_under_an_embedding():
+    flow = deep_flow(
+        "rebuild", layers=3, cond_dim=2, raw_cond_shape=(), embedding=eqx.nn.Embedding(4, 2, key=jr.key(0))
+    )
+    labels = jnp.arange(10) % 4
+    assert rebuild_drift(Invert(flow.bijection), jr.normal(jr.key(1), (10, 2)), labels).shape == (3,)
+
+
 def test_nothing_drifts_where_nothing_is_rebuilt():
     assert rebuild_drift(deep_flow("store").bijection, jnp.zeros((3, 2))).shape == (0,)
 

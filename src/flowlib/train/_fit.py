@@ -118,7 +118,8 @@ def fit_to_data(
     if status in FAILURES or interrupts.pressed:
         _warn(status, state, problem, losses, return_best)
     fitted = eqx.combine(state.best_params if return_best else state.params, static)
-    _warn_of_drift(fitted, arrays)
+    if isinstance(loss_fn, AbstractRowLoss):
+        _warn_of_drift(fitted, *arrays)
     return fitted, losses
 
 
@@ -158,10 +159,11 @@ def _warn(status, state, problem, losses, return_best):
         warn_of_failure(status, where, losses["train"][-1], kept)
 
 
-def _warn_of_drift(dist, arrays):
+def _warn_of_drift(dist, x, condition=None):
     # Says nothing unless layers of the flow rebuild their inputs for the gradient, and do it badly.
     if isinstance(dist, AbstractTransformed):
-        rebuild_drift(Invert(dist.bijection), *(array[:_DRIFT_ROWS] for array in arrays))
+        condition = None if condition is None else condition[:_DRIFT_ROWS]
+        rebuild_drift(Invert(dist.bijection), x[:_DRIFT_ROWS], condition)
 
 
 def _int32(value):
