@@ -32,15 +32,30 @@ def fit_of(library: str, epochs: int, batch: int = BATCH) -> Callable:
     )  # fmt: skip
 
 
-@eqx.filter_jit
+def fit_plain_jax(key, params, log_prob, x, epochs):
+    """The same work on a density written out in plain JAX."""
+    return fit_density_by_hand(key, params, _negative_mean, log_prob, x, epochs)
+
+
+def _negative_mean(params, log_prob, x):
+    return -log_prob(params, x).mean()
+
+
 def fit_by_hand(key, flow, x, epochs, batch=BATCH):
-    """The same work on flowlib's `log_prob`, with nothing around it: one compiled scan over all epochs.
+    """The same work on flowlib's `log_prob`, with nothing around it: one compiled scan over all epochs."""
+    params, static = partition_trainable(flow)
+    best, losses = fit_density_by_hand(key, params, MaximumLikelihoodLoss(), static, x, epochs, batch)
+    return eqx.combine(best, static), losses
+
+
+@eqx.filter_jit
+def fit_density_by_hand(key, params, loss_fn, static, x, epochs, batch=BATCH):
+    """Minimise `loss_fn(params, static, rows)`.
 
     It shuffles, trains, validates and keeps the best parameters. It has no bar, no patience and no guard against NaN,
     and takes only rows that make full batches.
     """
-    params, static = partition_trainable(flow)
-    loss_fn, optimizer = MaximumLikelihoodLoss(), optax.adam(RATE)
+    optimizer = optax.adam(RATE)
     n_train = len(x) - round(VAL_PROP * len(x))
     key, split_key = jr.split(key)
     order = jr.permutation(split_key, len(x))
@@ -62,4 +77,4 @@ def fit_by_hand(key, flow, x, epochs, batch=BATCH):
 
     start = (params, optimizer.init(params), params, jnp.asarray(jnp.inf))
     (_, _, best, _), losses = jax.lax.scan(epoch, start, jr.split(key, epochs))
-    return eqx.combine(best, static), losses
+    return best, losses

@@ -10,7 +10,8 @@ from functools import partial
 
 import jax.random as jr
 
-from _fits import BATCH, VAL_PROP, fit_by_hand, fit_of
+import _by_hand
+from _fits import BATCH, VAL_PROP, fit_by_hand, fit_of, fit_plain_jax
 from _flows import DIM, FLOWS, LIBRARIES, data, make
 from _report import arguments, machine, number, print_table, ratio, side_by_side, spread
 from _timing import in_turns
@@ -29,14 +30,19 @@ def main():
         flows = {library: make(library, name) for library in LIBRARIES}
         calls = {library: partial(fit_of(library, epochs), key, flows[library], x) for library in LIBRARIES}
         calls["by hand"] = partial(fit_by_hand, key, flows["flowlib"], x, epochs)
+        if name in _by_hand.FLOWS:
+            params, log_prob = _by_hand.make(name, jr.key(1))
+            calls["plain JAX"] = partial(fit_plain_jax, key, params, log_prob, x, epochs)
         times = in_turns(calls, repeats)
-        ours, theirs, hand = (times[who].scaled(1e3 / steps) for who in calls)
+        ours, theirs, hand, *plain = (times[who].scaled(1e3 / steps) for who in calls)
         rows.append(
             {
                 "flow": name,
-                "by hand, ms a step": spread(hand),
+                "plain JAX, ms a step": spread(plain[0]) if plain else "",
+                "loop by hand, ms a step": spread(hand),
                 **side_by_side(ours, theirs, "ms a step"),
-                "flowlib / by hand": ratio(ours, hand),
+                "flowlib / plain JAX": ratio(ours, plain[0]) if plain else "",
+                "flowlib / loop by hand": ratio(ours, hand),
                 "first fit flowlib, s": number(times["flowlib"].first),
                 "first fit FlowJAX, s": number(times["flowjax"].first),
             }
