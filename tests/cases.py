@@ -36,8 +36,8 @@ def triangular(key, d, lower=True):
     return bij.TriangularAffine(normal(loc, d), matrix, lower=lower)
 
 
-def spline(key, edges: Any = "identity", interval: Any = 1.0):
-    noise = bij.RationalQuadraticSpline(knots=5, interval=interval, edges=edges)
+def spline(key, edges: Any = "identity", interval: Any = 1.0, knots: int = 5):
+    noise = bij.RationalQuadraticSpline(knots=knots, interval=interval, edges=edges)
     return jax.tree.map(lambda leaf: leaf + jr.normal(key, leaf.shape), noise)
 
 
@@ -248,6 +248,8 @@ BIJECTIONS: list[Case] = [
         default=2,
     ),
     *entry("Vmap", lambda key, d: splines(key, d), default=5, special=knots_of),
+    # With more than 16 bins, these are found in another way.
+    *entry("Vmap_many_knots", lambda key, d: splines(key, d, knots=20), default=2, sizes=(2,), special=knots_of),
     *entry(
         "Vmap_conditional",
         lambda key, d: bij.Vmap(stacked(lambda k: shift(k, 2), key, d), in_axes=eqx.if_array(0), in_axes_condition=1),
@@ -299,6 +301,13 @@ BIJECTIONS: list[Case] = [
         "Coupling_conditional",
         lambda key, d: coupling(key, d, transformer=narrow_spline(), cond_dim=2, nn_activation=jnp.tanh),
         default=1,
+        special=lambda b: (-2.0, 2.0),
+    ),
+    *entry(
+        "Coupling_many_knots",
+        lambda key, d: coupling(key, d, transformer=bij.RationalQuadraticSpline(knots=20, interval=2.0)),
+        default=2,
+        sizes=(2,),
         special=lambda b: (-2.0, 2.0),
     ),
     *entry("Coupling_mask", lambda key, d: alternating(key, d), default=5, special=lambda b: (-2.0, 2.0)),

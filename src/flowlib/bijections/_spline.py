@@ -210,13 +210,13 @@ Table = tuple[
 ]  # fmt: skip
 
 
+# With more bins than these, going through them one by one takes too long to compile.
+_ONE_BY_ONE = 16
+
+
 @partial(jax.custom_jvp, nondiff_argnums=(2, 3))
 def _bin(x: Float[Array, "*lanes"], table: Table, lower: float, inverse: bool) -> Bin:
-    """The bin of x, or with `inverse` the one whose heights x lies between.
-
-    Bin after bin, each replacing the last one where it is reached: elementwise operations, which XLA fuses into one
-    loop. A gather for each element is slow, and so is a sum over the bins.
-    """
+    """The bin of x, or with `inverse` the one whose heights x lies between."""
     return _search(x, table, lower, inverse)[0]
 
 
@@ -224,38 +224,26 @@ def _bin(x: Float[Array, "*lanes"], table: Table, lower: float, inverse: bool) -
 def _bin_jvp(lower, inverse, primals, tangents):
     x, table = primals
     at, index = _search(x, table, lower, inverse)
-    widths, heights, knots, slopes = tangents[1]
-    bins = jnp.arange(len(widths), dtype=index.dtype).reshape(-1, *[1] * index.ndim)
-    here = bins == index
-    if index.ndim > 0 and widths.shape[1:] != index.shape:
-        # One table for all lanes: a product, whose transpose XLA does not compute bin by bin as it would a sum.
-        columns = (_exclusive_sum(widths), widths, _exclusive_sum(heights), heights, knots[:-1], knots[1:], slopes)
-        columns = jnp.stack([column[:, 0] for column in columns])
-        chosen = jnp.matmul(columns, here.astype(columns.dtype), precision="highest")
-        return at, Bin(*(row[0] for row in jnp.split(chosen, len(columns))))
-
-    def total(mask, values):
-        return jnp.where(mask, values, 0).sum(axis=0)
-
-    before = bins < index
-    return at, Bin(
-        total(before, widths), total(here, widths), total(before, heights), total(here, heights),
-        total(here, knots[:-1]), total(here, knots[1:]), None if slopes is None else total(here, slopes),
-    )  # fmt: skip
-
-
-def _exclusive_sum(values):
-    return jnp.cumsum(values, axis=0) - values
+    return at, _entries(index, tangents[1])
 
 
 def _search(x, table, lower, inverse):
+    """The bin of x and its number.
+
+    Bin after bin, each replacing the last one where it is reached: elementwise operations, which XLA fuses into one
+    loop. A gather for each element is slow, and its gradient a scatter.
+    """
     widths, heights, knots, slopes = table
-    lanes = jnp.broadcast_shapes(x.shape, widths.shape[1:])
+    if len(widths) > _ONE_BY_ONE:
+        index = (x >= lower + _sums_before(heights if inverse else widths)[1:]).sum(axis=0)
+        at = _entries(index, table)
+        return at._replace(x0=lower + at.x0, y0=lower + at.y0), index
 
     def entries(i, left, bottom):
         slope = None if slopes is None else slopes[i]
         return Bin(left, widths[i], bottom, heights[i], knots[i], knots[i + 1], slope)
 
+    lanes = jnp.broadcast_shapes(x.shape, widths.shape[1:])
     left = bottom = jnp.asarray(lower, x.dtype)
     at = jax.tree.map(lambda value: jnp.broadcast_to(value, lanes), entries(0, left, bottom))
     index = jnp.zeros(lanes, jnp.int32)
@@ -265,3 +253,29 @@ def _search(x, table, lower, inverse):
         at = jax.tree.map(partial(jnp.where, reached), entries(i, left, bottom), at)
         index = jnp.where(reached, i, index)
     return at, index
+
+
+def _entries(index, table):
+    """What a table has in the bin of this number, which is linear in the table; x0 and y0 without the lower end."""
+    widths, heights, knots, slopes = table
+    bins = jnp.arange(len(widths), dtype=index.dtype).reshape(-1, *[1] * index.ndim)
+    here = bins == index
+    if index.ndim > 0 and widths.shape[1:] != index.shape:
+        # One table for all lanes: a product, whose transpose XLA does not compute bin by bin as it would a sum.
+        columns = (_sums_before(widths), widths, _sums_before(heights), heights, knots[:-1], knots[1:], slopes)
+        columns = jnp.stack([column[:, 0] for column in columns])
+        chosen = jnp.matmul(columns, here.astype(columns.dtype), precision="highest")
+        return Bin(*(row[0] for row in jnp.split(chosen, len(columns))))
+
+    def total(mask, values):
+        return jnp.where(mask, values, 0).sum(axis=0)
+
+    before = bins < index
+    return Bin(
+        total(before, widths), total(here, widths), total(before, heights), total(here, heights),
+        total(here, knots[:-1]), total(here, knots[1:]), None if slopes is None else total(here, slopes),
+    )  # fmt: skip
+
+
+def _sums_before(values):
+    return jnp.concatenate([jnp.zeros_like(values[:1]), jnp.cumsum(values, axis=0)[:-1]])
