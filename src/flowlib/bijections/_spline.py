@@ -217,27 +217,25 @@ _ONE_BY_ONE = 16
 @partial(jax.custom_jvp, nondiff_argnums=(2, 3))
 def _bin(x: Float[Array, "*lanes"], table: Table, lower: float, inverse: bool) -> Bin:
     """The bin of x, or with `inverse` the one whose heights x lies between."""
-    return _search(x, table, lower, inverse)[0]
+    if len(table[0]) > _ONE_BY_ONE:
+        return _found_by_sums(x, table, lower, inverse)[0]
+    return _found_one_by_one(x, table, lower, inverse)
 
 
 @_bin.defjvp
 def _bin_jvp(lower, inverse, primals, tangents):
+    # The tangents need the number of the bin, and the gradient what finds the tangents: then sums are the cheaper way.
     x, table = primals
-    at, index = _search(x, table, lower, inverse)
+    at, index = _found_by_sums(x, table, lower, inverse)
     return at, _entries(index, tangents[1])
 
 
-def _search(x, table, lower, inverse):
-    """The bin of x and its number.
+def _found_one_by_one(x, table, lower, inverse):
+    """Bin after bin, each replacing the last one where it is reached.
 
-    Bin after bin, each replacing the last one where it is reached: elementwise operations, which XLA fuses into one
-    loop. A gather for each element is slow, and its gradient a scatter.
+    Elementwise operations, which XLA fuses into one loop. A gather for each element is slow.
     """
     widths, heights, knots, slopes = table
-    if len(widths) > _ONE_BY_ONE:
-        index = (x >= lower + _sums_before(heights if inverse else widths)[1:]).sum(axis=0)
-        at = _entries(index, table)
-        return at._replace(x0=lower + at.x0, y0=lower + at.y0), index
 
     def entries(i, left, bottom):
         slope = None if slopes is None else slopes[i]
@@ -246,13 +244,19 @@ def _search(x, table, lower, inverse):
     lanes = jnp.broadcast_shapes(x.shape, widths.shape[1:])
     left = bottom = jnp.asarray(lower, x.dtype)
     at = jax.tree.map(lambda value: jnp.broadcast_to(value, lanes), entries(0, left, bottom))
-    index = jnp.zeros(lanes, jnp.int32)
     for i in range(1, len(widths)):
         left, bottom = left + widths[i - 1], bottom + heights[i - 1]
         reached = x >= (bottom if inverse else left)
         at = jax.tree.map(partial(jnp.where, reached), entries(i, left, bottom), at)
-        index = jnp.where(reached, i, index)
-    return at, index
+    return at
+
+
+def _found_by_sums(x, table, lower, inverse):
+    """The bin and its number, the count of the bins before it."""
+    widths, heights, _, _ = table
+    index = (x >= lower + _sums_before(heights if inverse else widths)[1:]).sum(axis=0)
+    at = _entries(index, table)
+    return at._replace(x0=lower + at.x0, y0=lower + at.y0), index
 
 
 def _entries(index, table):
