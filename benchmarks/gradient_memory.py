@@ -15,20 +15,9 @@ import jax.numpy as jnp
 from _flows import DIM, data, make
 from _report import arguments, machine, number, print_table, spread
 from _timing import in_turns
-from flowlib.bijections import Scan
 from flowlib.parameters import partition_trainable
 
 GRADIENTS = ("store", "recompute", "rebuild")
-
-
-def with_gradient(flow, gradient):
-    def is_scan(node):
-        return isinstance(node, Scan)
-
-    def change(node):
-        return Scan(node.bijection, gradient=gradient) if is_scan(node) else node
-
-    return jax.tree.map(change, flow, is_leaf=is_scan)
 
 
 def compiled_gradient(flow, x):
@@ -56,8 +45,8 @@ def main():
     rows = []
     for name in names:
         for layers in (8, 64):
-            flow = make("flowlib", name, layers=layers)
-            programs = {gradient: compiled_gradient(with_gradient(flow, gradient), x) for gradient in GRADIENTS}
+            flows = {gradient: make("flowlib", name, layers=layers, gradient=gradient) for gradient in GRADIENTS}
+            programs = {gradient: compiled_gradient(flow, x) for gradient, flow in flows.items()}
             times = in_turns({gradient: call for gradient, (call, _) in programs.items()}, 3 if options.short else 9)
             stored = programs["store"][0]()
             for gradient, (call, memory) in programs.items():

@@ -26,8 +26,6 @@ from flowlib.tasks import two_moons
 from flowlib.train import fit_to_data
 
 GRADIENTS: tuple[Gradient, ...] = ("store", "recompute", "rebuild")
-
-
 SPLINE = RationalQuadraticSpline(knots=8, interval=4.0)
 
 
@@ -86,9 +84,7 @@ def test_all_three_give_one_gradient_with_and_without_a_condition(method, invert
             assert largest_difference(found, wanted) < 1e-3, gradient
 
 
-@pytest.mark.parametrize(
-    "transformer", [None, RationalQuadraticSpline(knots=8, interval=4.0)], ids=["affine", "spline"]
-)
+@pytest.mark.parametrize("transformer", [None, SPLINE], ids=["affine", "spline"])
 @pytest.mark.parametrize("toy", ["two moons", "ring"])
 def test_rebuilt_gradients_of_flows_fitted_to_toy_sets_are_those_of_stored_ones(transformer, toy):
     key = jr.key(0)

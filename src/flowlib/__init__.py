@@ -1,7 +1,6 @@
 """Normalizing flows on JAX and Equinox: bijections, distributions and fits.
 
-The parts are imported when they are first used: making some ninety Equinox classes takes a sixth of the time of
-importing JAX.
+The parts are imported when they are first used, for making some ninety Equinox classes takes time.
 """
 
 import importlib

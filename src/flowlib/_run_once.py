@@ -12,7 +12,7 @@ from jax.core import Tracer
 
 
 def run_once(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`eqx.filter_jit` without XLA's optimisations on a CPU, where they take several times longer than what they spare.
+    """`eqx.filter_jit`, on a CPU without XLA's optimisations, which do not pay for a program that runs once.
 
     Under another transformation it is `eqx.filter_jit`, for JAX takes such options for a whole program only.
     """

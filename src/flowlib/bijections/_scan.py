@@ -36,8 +36,8 @@ class Scan(AbstractBijection):
             "store": all that each layer computed; the fastest, with memory in proportion to the layers.
             "recompute": the input of each layer, which is computed once more.
             "rebuild": the output, from which each layer's inverse rebuilds its input, and the exact input of
-            every eighth layer. Memory hardly grows with the layers; a step costs about a half more. Rounding errors
-            grow through badly conditioned layers: `rebuild_drift` measures them. Reverse mode only.
+            every eighth layer. Memory hardly grows with the layers; each is inverted and taken once more.
+            Rounding errors grow through badly conditioned layers: `rebuild_drift` measures them. Reverse mode only.
 
     Raises:
         ValueError: if there are no arrays, their leading axes differ, a layer's output is no valid input for the
