@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from flowlib._arrays import as_columns, check_count, check_key
 from flowlib._module import Module, stop_gradient
+from flowlib._random import draw_together
 from flowlib.bijections._bijection import AbstractBijection, LogDet, check_is_bijection, forward, one_row
 from flowlib.bijections._monotone_root import monotone_root
 from flowlib.bijections._numerical_inverse import FunctionBijection, flat_transform, shared_and_own
@@ -36,12 +37,11 @@ class BlockLinear(Module):
     mask: Bool[Array, "*stack out_size in_size"]
 
     def __init__(self, key: PRNGKeyArray, dim: int, block_out: int, block_in: int, *, gain: float):
-        diagonal_key, lower_key, bias_key = jr.split(key, 3)
-        jitter = 0.03 * jr.normal(diagonal_key, (dim, block_out, block_in))
-        self.log_diagonal = math.log(gain / block_in) + jitter
         shape = (dim * block_out, dim * block_in)
-        self.lower = 0.05 * gain * jr.normal(lower_key, shape) / math.sqrt(shape[1])
-        self.bias = 0.1 * _GAIN * jr.normal(bias_key, shape[:1]) if block_out > 1 else jnp.zeros(shape[0])
+        diagonal, lower, bias = draw_together(jr.normal, key, [(dim, block_out, block_in), shape, shape[:1]])
+        self.log_diagonal = math.log(gain / block_in) + 0.03 * diagonal
+        self.lower = 0.05 * gain * lower / math.sqrt(shape[1])
+        self.bias = 0.1 * _GAIN * bias if block_out > 1 else jnp.zeros(shape[0])
         self.mask = jnp.asarray(block_tril_mask((block_out, block_in), dim, k=-1))
 
     def blocks(self) -> Float[Array, "dim block_out block_in"]:

@@ -14,6 +14,7 @@ from paramax import Parameterize
 
 from flowlib._arrays import check_count, check_key
 from flowlib._module import peel
+from flowlib._random import shuffled
 from flowlib._run_once import run_once
 from flowlib.bijections import AbstractBijection, Affine, Chain, EmbedCondition, Flip, Gradient, Invert, Permute, Scan
 from flowlib.constraints import bounded_scale
@@ -88,7 +89,7 @@ def _make_layers(key, make_layer, dim, flow_layers, gradient) -> AbstractBijecti
         layer = make_layer(layer_key)
         if dim == 1:
             return layer
-        permute = Flip((dim,)) if dim == 2 else Permute(jr.permutation(permutation_key, dim))
+        permute = Flip((dim,)) if dim == 2 else Permute(shuffled(permutation_key, jnp.arange(dim)))
         return Chain([layer, permute]).merge_chains()
 
     layers = eqx.filter_vmap(make_permuted)(jr.split(key, flow_layers))

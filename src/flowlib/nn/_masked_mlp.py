@@ -1,18 +1,17 @@
 """The masked network of autoregressive flows."""
 
-import math
+import itertools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from flowlib._arrays import check_count
 from flowlib._module import Module
 from flowlib.masks import rank_based_mask
-from flowlib.nn._mlp import activate, last_layer, squash
+from flowlib.nn._mlp import activate, last_layer, squash, uniform_weights
 
 
 class MaskedLinear(Module):
@@ -74,15 +73,9 @@ class MaskedMLP(Module):
         n_ranks = highest - lowest
         hidden_ranks = jnp.asarray(unit_ranks(width, lowest, highest), in_ranks.dtype)
         ranks = [in_ranks, *[hidden_ranks] * depth]
-        keys = jr.split(key, depth + 1)
-        hidden = []
-        for k, below, above in zip(keys, ranks, ranks[1:], strict=False):
-            bound = 1 / math.sqrt(len(below))
-            weight_key, bias_key = jr.split(k)
-            weight = jr.uniform(weight_key, (len(above), len(below)), minval=-bound, maxval=bound)
-            bias = jr.uniform(bias_key, (len(above),), minval=-bound, maxval=bound)
-            hidden.append(MaskedLinear(weight, bias, rank_based_mask(below, above, eq=True)))
-        self.hidden = tuple(hidden)
+        weights = uniform_weights(key, [len(r) for r in ranks])
+        masks = (rank_based_mask(below, above, eq=True) for below, above in itertools.pairwise(ranks))
+        self.hidden = tuple(MaskedLinear(w, b, mask) for (w, b), mask in zip(weights, masks, strict=True))
         self.last = _zero(ranks[-1], out_ranks, bias=True)
         self.skip = _zero(in_ranks, out_ranks, bias=False) if depth > 0 and width < n_ranks else None
         self.activation = activation

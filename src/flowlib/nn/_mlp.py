@@ -1,6 +1,9 @@
 """The networks that make the parameters of other bijections: a multilayer perceptron, and constants."""
 
+import itertools
+import math
 from collections.abc import Callable
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -10,6 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from flowlib._arrays import check_count
 from flowlib._module import Module
+from flowlib._random import draw_together
 
 _LINEAR_UP_TO = 10.0
 
@@ -55,10 +59,9 @@ class MLP(Module):
         width, depth = check_count(width, "nn_width"), check_count(depth, "nn_depth", 0)
         # Without inputs a hidden layer would be one more constant.
         sizes = [in_size, *[width] * (depth if in_size else 0), out_size]
-        keys = jr.split(key, len(sizes) - 1)
-        layers = [_linear(k, a, b) for k, a, b in zip(keys, sizes, sizes[1:], strict=False)]
-        layers[-1] = eqx.tree_at(lambda layer: (layer.weight, layer.bias), layers[-1], replace_fn=jnp.zeros_like)
-        self.layers = tuple(layers)
+        hidden = [_linear(weight, bias) for weight, bias in uniform_weights(key, sizes[:-1])]
+        last = _linear(jnp.zeros((out_size, sizes[-2])), jnp.zeros(out_size))
+        self.layers = (*hidden, last)
         self.activation = activation
 
     def __call__(self, x: Float[Array, " in_size"]) -> Float[Array, " out_size"]:
@@ -102,9 +105,20 @@ def _affine(layer: eqx.nn.Linear, x: Array) -> Array:
     return y if layer.bias is None else y + layer.bias[:, None]
 
 
-def _linear(key: PRNGKeyArray, in_size: int, out_size: int) -> eqx.nn.Linear:
-    if in_size == 0:
-        # eqx.nn.Linear divides by in_size for its bounds.
-        linear = eqx.nn.Linear(1, out_size, key=key)
-        return eqx.tree_at(lambda layer: layer.weight, linear, jnp.zeros((out_size, 0)))
-    return eqx.nn.Linear(in_size, out_size, key=key)
+def uniform_weights(key: PRNGKeyArray, sizes: list[int]) -> list[tuple[Array, Array]]:
+    """Weights and biases of layers between such sizes, uniform within 1/sqrt(inputs): the default of PyTorch."""
+    shapes, bounds = [], []
+    for below, above in itertools.pairwise(sizes):
+        shapes += [(above, below), (above,)]
+        bounds += [1 / math.sqrt(max(below, 1))] * 2
+    if not shapes:
+        return []
+    parts = draw_together(partial(jr.uniform, minval=-1.0), key, shapes)
+    scaled = [bound * part for bound, part in zip(bounds, parts, strict=True)]
+    return list(zip(scaled[::2], scaled[1::2], strict=True))
+
+
+def _linear(weight: Array, bias: Array) -> eqx.nn.Linear:
+    out_size, in_size = weight.shape
+    unfilled = eqx.filter_eval_shape(eqx.nn.Linear, in_size or 1, out_size, key=jr.key(0))
+    return eqx.tree_at(lambda linear: (linear.weight, linear.bias), unfilled, (weight, bias))

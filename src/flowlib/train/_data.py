@@ -5,11 +5,11 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from flowlib._arrays import float_dtype, promoted, real_array
+from flowlib._random import shuffled
 from flowlib.distributions import AbstractDistribution
 from flowlib.errors import NonFiniteDataError
 
@@ -79,7 +79,7 @@ def count_validation(rows: int, val_prop: Any) -> int:
 
 def split_rows(key: PRNGKeyArray, rows: int, n_val: int) -> tuple[Int[Array, " train"], Int[Array, " val"]]:
     """Row numbers for training and for validation, at random; run it compiled."""
-    order = jr.permutation(key, jnp.arange(rows, dtype=jnp.int32))
+    order = shuffled(key, jnp.arange(rows, dtype=jnp.int32))
     return order[: rows - n_val], order[rows - n_val :]
 
 

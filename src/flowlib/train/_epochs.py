@@ -13,6 +13,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from flowlib._arrays import default_float
+from flowlib._random import shuffled
 from flowlib.train._losses import AbstractRowLoss
 from flowlib.train._state import Status, TrainState, advance, epoch_key, validation_key
 
@@ -90,7 +91,7 @@ def run_epochs(
 def _epoch(problem, state):
     key, shuffle_key = jr.split(epoch_key(state))
     first_step = state.step
-    state, train_loss, judged = _train(problem, state, jr.permutation(shuffle_key, problem.train_rows), key)
+    state, train_loss, judged = _train(problem, state, shuffled(shuffle_key, problem.train_rows), key)
     val_loss = jnp.full((), jnp.nan, train_loss.dtype)
     if len(problem.val_rows):
         judged = val_loss = _validate(problem, state)
