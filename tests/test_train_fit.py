@@ -7,8 +7,10 @@ import jax.random as jr
 import numpy as np
 import optax
 import pytest
+from scipy import stats
 
-from flowlib.distributions import StandardNormal
+from flowlib.bijections import Affine
+from flowlib.distributions import StandardNormal, Transformed
 from flowlib.flows import coupling_flow
 from flowlib.parameters import freeze
 from flowlib.train import MaximumLikelihoodLoss, fit_to_data
@@ -78,6 +80,22 @@ def test_each_epoch_uses_every_row_once_and_equals_a_loop_by_hand(key):
     for name in expected:
         np.testing.assert_allclose(losses[name], expected[name], rtol=RTOL)
         assert all(type(loss) is float for loss in losses[name])
+
+
+def test_rows_drawn_with_a_part_of_the_same_key_are_shuffled_all_the_same(key):
+    # Sorting the bits that made them would put the largest 50 into the validation set.
+    x = jr.normal(jr.split(key)[0], (500, 1), float)
+    seen = []
+
+    def loss(params, static, x, key):
+        jax.debug.callback(lambda rows: seen.append(np.asarray(rows)), x[:, 0], ordered=True)
+        return mean_loss(params, static, x, key=key)
+
+    start = Transformed(StandardNormal((1,)), Affine(jnp.zeros(1), jnp.ones(1)))
+    fit_to_data(key, start, x, loss_fn=loss, max_epochs=1, batch_size=500, show_progress=False)
+    jax.effects_barrier()
+    assert [len(rows) for rows in seen] == [450, 50]
+    assert stats.ks_2samp(*seen).pvalue > 0.01
 
 
 def test_filled_up_batches_give_what_smaller_ones_give(key):

@@ -1,6 +1,7 @@
 """Fitting to data."""
 
 import math
+import zlib
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -26,6 +27,7 @@ from flowlib.train._state import FAILURES, Status, initial_state, trainable_half
 T = TypeVar("T")
 
 _NO_LIMIT = 2**31 - 1
+_OWN_KEYS = zlib.crc32(b"fit_to_data")
 _DRIFT_ROWS = 1000
 
 
@@ -125,7 +127,8 @@ def fit_to_data(
 
 @run_once
 def _begin(key, params, optimizer, rows, n_val):
-    split_key, key = jr.split(key)
+    # A shuffle sorts the very bits that the caller may have drawn the rows from with the same key split.
+    split_key, key = jr.split(jr.fold_in(key, _OWN_KEYS))
     train_rows, val_rows = split_rows(split_key, rows, n_val)
     return initial_state(key, params, optimizer, follow_best=True), train_rows, val_rows
 
