@@ -7,7 +7,6 @@ import jax.random as jr
 import numpy as np
 import optax
 import pytest
-from scipy import stats
 
 from flowlib.bijections import Affine
 from flowlib.distributions import StandardNormal, Transformed
@@ -95,7 +94,8 @@ def test_rows_drawn_with_a_part_of_the_same_key_are_shuffled_all_the_same(key):
     fit_to_data(key, start, x, loss_fn=loss, max_epochs=1, batch_size=500, show_progress=False)
     jax.effects_barrier()
     assert [len(rows) for rows in seen] == [450, 50]
-    assert stats.ks_2samp(seen[0], seen[1])[1] > 0.01
+    # The standard error is 0.15; the mean of the largest tenth is 1.75.
+    assert abs(seen[1].mean() - seen[0].mean()) < 0.6
 
 
 def test_filled_up_batches_give_what_smaller_ones_give(key):
