@@ -21,6 +21,7 @@ import flowlib.distributions as dst
 from cases_distributions import DISTRIBUTIONS as FAMILIES
 from flowlib import flows
 from flowlib.flows._tail import default_transformer
+from flowlib.support import Circle
 from parts import normal, positive, rotation, shift
 from registry import Case, entry
 
@@ -108,6 +109,22 @@ def narrow_spline():
     return bij.RationalQuadraticSpline(knots=4, interval=2.0)
 
 
+# One of each kind of range, for the columns of `ToSupport`.
+RANGES: Any = ["real", (-1.0, 3.0), (-math.inf, 2.0), Circle(-2.0, 2.0), (0.0, math.inf)]
+
+
+def in_data_units(bijection, key, *, cond=False, to_data=None):
+    """Narrower with `to_data`, so that a product of its slopes is not far from 1."""
+    keys = jr.split(key, 4)
+    shape, cond_shape = bijection.out_shape, bijection.cond_shape
+    condition: Any = {}
+    if cond:
+        condition = {"cond_location": normal(keys[2], *cond_shape), "cond_scale": positive(keys[3], *cond_shape)}
+    width = 1.0 if to_data is None else 0.6
+    location, scale = width * normal(keys[0], *shape), width * positive(keys[1], *shape)
+    return bij.InDataUnits(bijection, location, scale, to_data=to_data, **condition)
+
+
 def coupling(key, d, *, transformer=None, untransformed_dim=None, **options):
     transformer = default_transformer() if transformer is None else transformer
     if "mask" not in options:
@@ -148,6 +165,7 @@ def backwards(key, d):
 
 OVERFLOW = "exp overflows"
 UNBOUNDED = "an unbounded scale is zero or huge far out"
+STEEP = "at the ends of a range the slope is beyond floats"
 POLE = "a power of 0 or its slope is infinite"
 LEAKY = (-1.5, 1.5, math.tanh(1.5), -math.tanh(1.5))
 
@@ -295,6 +313,31 @@ BIJECTIONS: list[Case] = [
         default=2,
         condition=lambda rng: rng.integers(4, dtype="int32"),
     ),
+    # Data in their own units.
+    *entry("ToSupport", lambda key, d: bij.ToSupport(RANGES[-d:], (d,)), default=5, stacked=False),
+    *entry("ToSupport_circular", lambda key, d: bij.ToSupport("circular", (d,), cut=normal(key, d)), default=2),
+    *entry("ToSupport_matrix", lambda key, d: bij.ToSupport((-1.0, 3.0), (d // 3, 3)), default=6, sizes=(6,)),
+    *entry("ToSupport_scalar", lambda key, d: bij.ToSupport((-math.inf, 2.0)), default=1, sizes=(1,)),
+    *entry("InDataUnits", lambda key, d: in_data_units(affine(key, d), key), default=2),
+    *entry("InDataUnits_conditional", lambda key, d: in_data_units(shift(key, d), key, cond=True), default=1),
+    *entry(
+        "InDataUnits_support",
+        lambda key, d: in_data_units(rotation(key, d), key, to_data=bij.ToSupport(RANGES[-d:], (d,))),
+        default=5,
+        noise=0.1,
+        stacked=False,
+        infinite=STEEP,
+    ),
+    *entry(
+        "InDataUnits_support_conditional",
+        lambda key, d: in_data_units(
+            shift(key, d // 3, 3), key, cond=True, to_data=bij.ToSupport("positive", (d // 3, 3))
+        ),
+        default=6,
+        sizes=(6,),
+        stacked=False,
+        infinite=STEEP,
+    ),
     # Networks.
     *entry("Coupling", lambda key, d: coupling(key, d), default=5),
     *entry(
@@ -318,7 +361,7 @@ BIJECTIONS: list[Case] = [
         lambda key, d: autoregressive_network(key, d, cond_dim=3, nn_width=2),
         default=5,
     ),
-    *entry("MaskedAutoregressive_order", lambda key, d: backwards(key, d), default=5, noise=0.2),
+    *entry("MaskedAutoregressive_order", lambda key, d: backwards(key, d), default=5),
     *entry("MaskedAutoregressive_single", lambda key, d: autoregressive_network(key, d, cond_dim=1), default=1),
     *entry("Planar", lambda key, d: bij.Planar(key, dim=d), default=5),
     *entry("Planar_leaky", lambda key, d: bij.Planar(key, dim=d, negative_slope=0.2), default=1),

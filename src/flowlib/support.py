@@ -12,6 +12,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jaxtyping import Array, Bool, PRNGKeyArray
 
 
@@ -122,6 +123,67 @@ class Circle(Support):
 
     def draw(self, key, shape, dtype=None):
         return Interval(self.lower, self.upper).draw(key, shape, dtype)
+
+
+class Box(Support):
+    """A set of its own for each column, the last axis: a line, half-line, open interval or circle, by its ends.
+
+    Ends may be infinite. With one entry in each field, the set is the same for all coordinates, in every shape.
+    """
+
+    # Of any kind: `fits` cannot tell.
+    kind: ClassVar[str] = "unknown"
+    lower: tuple[float, ...] = eqx.field(static=True)
+    upper: tuple[float, ...] = eqx.field(static=True)
+    # Where both ends are finite: whether they are one point, as in `Circle`, and so members.
+    circular: tuple[bool, ...] = eqx.field(static=True)
+
+    def extremes(self, dtype: Any) -> tuple[np.ndarray, np.ndarray]:
+        """The least and the greatest member of each column in a floating dtype, of shape () or (columns,)."""
+        info = jnp.finfo(dtype)
+        tiny, most = np.asarray(info.tiny, dtype), np.asarray(info.max, dtype)
+        lower, upper, circular = self.columns(dtype)
+        least = np.where(circular, lower, np.nextafter(lower, most))
+        greatest = np.where(circular, upper, np.nextafter(upper, -most))
+        # Processors take subnormal numbers for 0.
+        zero = np.zeros((), dtype)
+        least = np.where(~circular & (abs(least) < tiny), np.where(lower < 0, zero, tiny), least)
+        greatest = np.where(~circular & (abs(greatest) < tiny), np.where(upper > 0, zero, -tiny), greatest)
+        return np.where(np.isfinite(lower), least, -most), np.where(np.isfinite(upper), greatest, most)
+
+    def columns(self, dtype: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The fields as arrays of shape () or (columns,), the ends rounded to a floating dtype."""
+        with np.errstate(over="ignore"):
+            arrays = [np.asarray(ends, np.float64).astype(dtype) for ends in (self.lower, self.upper)]
+        arrays.append(np.asarray(self.circular))
+        lower, upper, circular = (array[0] if len(array) == 1 else array for array in arrays)
+        return np.asarray(lower), np.asarray(upper), np.asarray(circular)
+
+    def inside(self, x):
+        least, greatest = self.extremes(x.dtype)
+        return (x >= least) & (x <= greatest)
+
+    def anchor(self, x):
+        least, greatest = self.extremes(np.float64)
+        lower, upper, _ = self.columns(np.float64)
+        with np.errstate(invalid="ignore"):
+            above, below = lower + np.maximum(1, abs(lower)), upper - np.maximum(1, abs(upper))
+            middle = np.where(np.isfinite(lower), lower / 2 + upper / 2, 0)
+        anchor = np.where(
+            np.isinf(upper), np.where(np.isinf(lower), 0, above), np.where(np.isinf(lower), below, middle)
+        )
+        least, greatest = self.extremes(x.dtype)
+        return jnp.asarray(np.clip(anchor.astype(x.dtype), least, greatest))
+
+    def draw(self, key, shape, dtype=None):
+        wide = jr.normal(key, shape, dtype)
+        lower, upper, _ = self.columns(wide.dtype)
+        unit = 0.02 + 0.96 * jax.scipy.stats.norm.cdf(wide)
+        line = np.isinf(lower) & np.isinf(upper)
+        start, end = np.where(np.isinf(lower), 0, lower), np.where(np.isinf(upper), 0, upper)
+        half = jnp.where(np.isinf(upper), start + jnp.exp(wide), end - jnp.exp(wide))
+        between = start + (end - start) * unit
+        return jnp.where(line, wide, jnp.where(np.isinf(lower) | np.isinf(upper), half, between))
 
 
 class Subset(Support):
@@ -247,6 +309,8 @@ def is_elementwise(support: Support) -> bool:
         return jnp.ndim(support.lower) == 0 and jnp.ndim(support.upper) == 0
     if isinstance(support, Subset):
         return is_elementwise(support.within)
+    if isinstance(support, Box):
+        return len(support.lower) == 1
     return isinstance(support, Real | Positive | Circle)
 
 

@@ -21,6 +21,7 @@ from flowlib.bijections._elementwise import Exp as Exp
 from flowlib.bijections._elementwise import Identity as Identity
 from flowlib.bijections._elementwise import Sigmoid as Sigmoid
 from flowlib.bijections._elementwise import SoftPlus as SoftPlus
+from flowlib.bijections._in_data_units import InDataUnits as InDataUnits
 from flowlib.bijections._indexed import Indexed as Indexed
 from flowlib.bijections._invert import Invert as Invert
 from flowlib.bijections._layers import describe as describe
@@ -42,5 +43,6 @@ from flowlib.bijections._scan import Scan as Scan
 from flowlib.bijections._spline import RationalQuadraticSpline as RationalQuadraticSpline
 from flowlib.bijections._tanh import LeakyTanh as LeakyTanh
 from flowlib.bijections._tanh import Tanh as Tanh
+from flowlib.bijections._to_support import ToSupport as ToSupport
 from flowlib.bijections._triangular_affine import TriangularAffine as TriangularAffine
 from flowlib.bijections._vmap import Vmap as Vmap

@@ -1,9 +1,13 @@
 """A composed bijection as the list of its layers."""
 
+import equinox as eqx
+
 from flowlib._module import peel
 from flowlib.bijections._bijection import AbstractBijection
 from flowlib.bijections._chain import Chain
 from flowlib.bijections._condition import EmbedCondition
+from flowlib.bijections._elementwise import Identity
+from flowlib.bijections._in_data_units import InDataUnits
 from flowlib.bijections._invert import Invert
 from flowlib.bijections._scan import Scan
 from flowlib.parameters import count_parameters
@@ -13,7 +17,8 @@ def layers_of(bijection: AbstractBijection) -> tuple[AbstractBijection, ...]:
     """The layers whose `Chain` equals `bijection`: chains spliced, scans unstacked, inverses turned around.
 
     The layers of a `Scan` stay whole, also where each is a chain itself. Under an `EmbedCondition`
-    each conditional layer gets the embedding.
+    each conditional layer gets the embedding, under an `InDataUnits` the standardised condition; of that
+    the last layer brings the units.
     """
     bijection = peel(bijection)
     if isinstance(bijection, Chain):
@@ -26,10 +31,27 @@ def layers_of(bijection: AbstractBijection) -> tuple[AbstractBijection, ...]:
             layer if layer.cond_shape is None else EmbedCondition(layer, bijection.embedding_net, bijection.cond_shape)
             for layer in inner
         )
+    if isinstance(bijection, InDataUnits):
+        inner = layers_of(bijection.bijection)
+        return (*(_with_standard_condition(layer, bijection) for layer in inner), _units_alone(bijection))
     if isinstance(bijection, Invert):
         inner = layers_of(bijection.bijection)
         return tuple(layer.bijection if isinstance(layer, Invert) else Invert(layer) for layer in reversed(inner))
     return (bijection,)
+
+
+def _with_standard_condition(layer: AbstractBijection, units: InDataUnits) -> AbstractBijection:
+    if layer.cond_shape is None or units.cond_location is None:
+        return layer
+    conditions = (units.cond_location, units.cond_log_scale)
+    layer = InDataUnits(layer, cond_location=0.0)
+    return eqx.tree_at(lambda units: (units.cond_location, units.cond_log_scale), layer, conditions)
+
+
+def _units_alone(units: InDataUnits) -> AbstractBijection:
+    alone = InDataUnits(Identity(peel(units.bijection).out_shape), to_data=units.to_data)
+    values = (units.location, units.log_scale)
+    return eqx.tree_at(lambda units: (units.location, units.log_scale), alone, values)
 
 
 def describe(bijection: AbstractBijection) -> str:
@@ -43,6 +65,8 @@ def _names(bijection: AbstractBijection) -> str:
         return f"Invert({_names(bijection.bijection)})"
     if isinstance(bijection, EmbedCondition):
         return f"EmbedCondition({_names(bijection.bijection)})"
+    if isinstance(bijection, InDataUnits):
+        return f"InDataUnits({_names(bijection.bijection)})"
     if isinstance(bijection, Chain):
         return f"Chain({', '.join(_names(part) for part in bijection)})"
     return type(bijection).__name__

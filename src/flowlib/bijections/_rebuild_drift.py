@@ -12,6 +12,7 @@ from flowlib._module import unwrap_own
 from flowlib.bijections._bijection import AbstractBijection, backward_batch, forward_batch
 from flowlib.bijections._chain import Chain
 from flowlib.bijections._condition import EmbedCondition
+from flowlib.bijections._in_data_units import InDataUnits
 from flowlib.bijections._invert import Invert
 from flowlib.bijections._rebuild import ANCHOR_EVERY
 from flowlib.bijections._scan import Scan
@@ -82,6 +83,13 @@ def _follow(bijection, x, condition, *, inverse):
             return _follow(bijection.bijection, x, condition, inverse=not inverse)
         case EmbedCondition():
             return _follow(bijection.bijection, x, bijection._embed_batch(condition), inverse=inverse)
+        case InDataUnits():
+            condition = bijection._standardise_condition(condition)
+            if inverse:
+                x, _ = bijection._from_units(x, batched=True)
+                return _follow(bijection.bijection, x, condition, inverse=True)
+            x, drifts = _follow(bijection.bijection, x, condition, inverse=False)
+            return bijection._to_units(x, batched=True)[0], drifts
         case Scan(gradient="rebuild"):
             return _follow_scan(bijection, x, condition, inverse=inverse)
         case _:

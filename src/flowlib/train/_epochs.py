@@ -1,6 +1,6 @@
 """Whole epochs on the device: shuffling, the steps and the validation of many epochs in one dispatch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -9,13 +9,12 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from flowlib._arrays import default_float
 from flowlib._random import shuffled
 from flowlib.train._losses import AbstractRowLoss
-from flowlib.train._state import Status, TrainState, advance, epoch_key, validation_key
+from flowlib.train._state import Descent, TrainState, epoch_key, judge, validation_key
 
 # Room for the losses of one dispatch, and so the most epochs in one.
 MAX_EPOCHS = 64
@@ -28,10 +27,10 @@ class EpochProblem(eqx.Module):
     arrays: tuple[Array, ...]
     train_rows: Int[Array, " train"]
     val_rows: Int[Array, " val"]
+    # Of all rows; their mean is 1 over the training rows, and over the validation rows. None if all are 1.
+    weights: Float[Array, " rows"] | None
     loss_fn: Callable[..., Array]
-    optimizer: optax.GradientTransformation | None
-    learning_rate: Any
-    max_patience: Int[Array, ""]
+    descent: Descent
     batch_size: int = eqx.field(static=True)
 
     @property
@@ -41,11 +40,30 @@ class EpochProblem(eqx.Module):
     def batch_loss(self, params: Any, rows: Array, count: Array | None, key: Array) -> Array:
         """The mean loss over the rows; with a `count` (and a loss by row), over the first so many of them."""
         batch = [array[rows] for array in self.arrays]
-        if count is None or not isinstance(self.loss_fn, AbstractRowLoss):
-            return self.loss_fn(params, self.static, *batch, key=key)
-        values = self.loss_fn.per_row(params, self.static, *batch, key=key)
-        values = jnp.where(jnp.arange(len(rows), dtype=jnp.int32) < count, values, 0)
-        return values.sum() / count.astype(values.dtype)
+        weights = None if self.weights is None else self.weights[rows]
+        return batch_loss(self.loss_fn, params, self.static, batch, weights, count, key)
+
+
+def batch_loss(
+    loss_fn: Callable[..., Array],
+    params: Any,
+    static: Any,
+    batch: Sequence[Array],
+    weights: Float[Array, " rows"] | None,
+    count: Int[Array, ""] | None,
+    key: PRNGKeyArray,
+) -> Array:
+    """sum(w l) / rows over the rows of a batch, or over the first `count` of them; weights need a loss by row."""
+    if not isinstance(loss_fn, AbstractRowLoss) or (count is None and weights is None):
+        return loss_fn(params, static, *batch, key=key)
+    values = loss_fn.per_row(params, static, *batch, key=key)
+    if weights is not None:
+        # A row without weight does not count, not even if its loss is infinite.
+        values = jnp.where(weights > 0, values * weights.astype(values.dtype), 0)
+    if count is None:
+        return values.mean()
+    values = jnp.where(jnp.arange(len(values), dtype=jnp.int32) < count, values, 0)
+    return values.sum() / count.astype(values.dtype)
 
 
 class Batches(NamedTuple):
@@ -96,24 +114,7 @@ def _epoch(problem, state):
     if len(problem.val_rows):
         judged = val_loss = _validate(problem, state)
 
-    finite = jnp.isfinite(judged)
-    status = jnp.where(state.running & ~finite, Status.BAD_VALIDATION, state.status)
-    # An epoch cut short counts only where there is nothing better, and not if cut at its first step.
-    eligible = state.running | (jnp.isinf(state.best_loss) & (state.step > first_step))
-    better = eligible & finite & (judged < state.best_loss)
-    fruitless = jnp.where(better, 0, state.fruitless + 1)
-    impatient = (status == Status.RUNNING) & (fruitless > problem.max_patience)
-    state = TrainState(
-        params=state.params,
-        best_params=jax.tree.map(partial(jnp.where, better), state.params, state.best_params),
-        opt_state=state.opt_state,
-        key=state.key,
-        step=state.step,
-        epoch=state.epoch + 1,
-        best_loss=jnp.where(better, judged, state.best_loss),
-        fruitless=fruitless,
-        status=jnp.where(impatient, Status.OUT_OF_PATIENCE, status).astype(jnp.int32),
-    )
+    state = judge(state, problem.descent.limits, judged, first_step)
     return state, train_loss, val_loss
 
 
@@ -127,13 +128,18 @@ def _train(problem, state, rows, key):
     def step(state, batch):
         rows, count, number = batch
         loss_fn = partial(problem.batch_loss, rows=rows, count=count, key=jr.fold_in(key, number))
-        return advance(state, loss_fn, problem.optimizer, problem.learning_rate)
+        return taken(problem.descent.advance, state, loss_fn)
 
-    first_step = state.step
-    state, losses = _scan(step, state, batches)
-    number, n_good = jnp.arange(len(losses), dtype=jnp.int32), state.step - first_step
-    taken, good = (_row_mean(losses, batches.counts, included) for included in (number <= n_good, number < n_good))
-    return state, taken, good
+    state, (losses, good, last) = _scan(step, state, batches)
+    return state, _row_mean(losses, batches.counts, good | last), _row_mean(losses, batches.counts, good)
+
+
+def taken(
+    advance: Callable[..., tuple[TrainState, Array]], state: TrainState, loss_fn: Callable[[Any], Array]
+) -> tuple[TrainState, tuple[Array, Array, Array]]:
+    """A step, and of it the loss, whether it made an update, and whether it ended the fit."""
+    new, loss = advance(state, loss_fn)
+    return new, (loss, new.step > state.step, state.running & ~new.running)
 
 
 def _validate(problem, state):
@@ -146,7 +152,7 @@ def _validate(problem, state):
 
     def evaluate(carry, batch):
         rows, count, number = batch
-        loss = problem.batch_loss(state.params, rows, count, jr.fold_in(key, number))
+        loss = problem.batch_loss(state.judged, rows, count, jr.fold_in(key, number))
         return carry, loss.astype(default_float())
 
     losses = _scan(evaluate, None, batches)[1]
@@ -170,7 +176,7 @@ def _scan(body, carry, batches):
     carry, out = jax.lax.scan(body, carry, (batches.full, counts, jnp.arange(n_full, dtype=jnp.int32)))
     if batches.rest is not None:
         carry, last = body(carry, (batches.rest, None, n_full))
-        out = jnp.append(out, last)
+        out = jax.tree.map(jnp.append, out, last)
     return carry, out
 
 

@@ -1,33 +1,34 @@
 """Fitting to data."""
 
 import math
-import zlib
-from collections.abc import Callable
-from typing import Any, TypeVar
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal, TypeVar
 
 import equinox as eqx
-import jax
-import jax.numpy as jnp
-import jax.random as jr
-import numpy as np
 import optax
 from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
 from flowlib._arrays import check_count, check_key
-from flowlib._run_once import run_once
 from flowlib.bijections import Invert, rebuild_drift
 from flowlib.distributions import AbstractTransformed
-from flowlib.train._data import as_arrays, check_finite, count_validation, split_rows
-from flowlib.train._epochs import MAX_EPOCHS, EpochProblem, run_epochs
+from flowlib.train._data_units import in_data_units
+from flowlib.train._diagnose import culprit
+from flowlib.train._fingerprint import fingerprint
+from flowlib.train._fit_rows import prepare_rows
+from flowlib.train._fit_stream import prepare_stream
+from flowlib.train._history import EpochHistory
+from flowlib.train._loop import Callback, Loop
 from flowlib.train._losses import AbstractRowLoss, MaximumLikelihoodLoss
 from flowlib.train._optimizer import check_optimizer
-from flowlib.train._progress import Interrupts, Pace, Progress, warn_of_failure, warn_of_interrupt
-from flowlib.train._state import FAILURES, Status, initial_state, trainable_half
+from flowlib.train._options import check_host_options, check_weight_of_past, fit_limits
+from flowlib.train._progress import warn_of_failure, warn_of_interrupt
+from flowlib.train._sources import is_stream
+from flowlib.train._state import FAILURES, Descent, Status, combined
 
 T = TypeVar("T")
 
-_NO_LIMIT = 2**31 - 1
-_OWN_KEYS = zlib.crc32(b"fit_to_data")
 _DRIFT_ROWS = 1000
 
 
@@ -45,7 +46,24 @@ def fit_to_data(
     val_prop: float = 0.1,
     return_best: bool = True,
     show_progress: bool = True,
-) -> tuple[T, dict[str, list[float]]]:
+    weights: ArrayLike | None = None,
+    val_data: Any = None,
+    val_weights: ArrayLike | None = None,
+    standardise: bool = True,
+    support: Any = None,
+    max_patience_steps: float = math.inf,
+    min_improvement: float = 0.0,
+    max_steps: int | None = None,
+    max_seconds: float | None = None,
+    max_skipped: int = 0,
+    ema: float | None = None,
+    steps_per_epoch: int | None = None,
+    callbacks: Callback | Sequence[Callback] = (),
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_every: int = 10,
+    checkpoint_keep: int = 3,
+    checkpoint_errors: Literal["raise", "warn"] = "raise",
+) -> tuple[T, EpochHistory]:
     """Fit a distribution to data by minibatches, with early stopping on held-out rows.
 
     Whole epochs run on the device. All training rows are used in every epoch, in a new random order,
@@ -64,7 +82,9 @@ def fit_to_data(
         dist: the distribution; any other tree of arrays with a `loss_fn` of its own. Parameters
             that `flowlib.parameters.freeze` froze stay as they are.
         data: the rows, an array or (pandas) table of numbers, or a tuple of several with as many rows each, which are
-            the arguments of the loss: `(x, condition)` for a conditional distribution.
+            the arguments of the loss: `(x, condition)` for a conditional distribution. Data that come in batches are
+            an iterable of such (a PyTorch or grain loader), a function without arguments that gives one and is called
+            once an epoch, or `numpy.memmap` arrays. These are never in memory all at once.
         loss_fn: called as `loss_fn(params, static, *arrays, key=key)` with the arrays of one batch; returns
             the mean over the batch. Defaults to `MaximumLikelihoodLoss()`.
         learning_rate: of Adam, a number or an optax schedule of the number of steps; not used with `optimizer`.
@@ -76,10 +96,42 @@ def fit_to_data(
             row of two or more is held out. If 0, "best" is judged by the training loss.
         return_best: return the parameters of the epoch with the lowest loss, rather than those of the last step.
         show_progress: show a bar with the epoch, losses and patience.
+        weights: sample weights, one a row of `data`, for losses by row. The loss of all rows is sum(w l) / sum(w), and
+            that of a batch sum(w l) / (rows in it * mean weight), which is unbiased. Validation and
+            standardisation are weighted too.
+        val_data: rows of your own for validation, of the form of `data`, in place of `val_prop`.
+        val_weights: their sample weights.
+        standardise: put the location and scale of the rows, and of float conditions, into the returned flow, where they
+            are not trained, so that the rest of it sees data of mean 0 and standard deviation 1. `log_prob` and
+            `sample` stay in the units of the data. Of a `Transformed` over the real line; other
+            distributions are left alone, and one that has been through such a fit keeps the units it has.
+        support: what values the columns of x can take, one for all or a list of one a column: `"real"`, `"positive"`,
+            `(low, high)`, `"circular"` or what else `flowlib.bijections.ToSupport` takes. The flow then has no
+            density, and no samples, outside.
+        max_patience_steps: stop at the end of an epoch when the loss has not improved for more steps than this.
+        min_improvement: by how much a loss must improve to count for patience. The best parameters are those of the
+            lowest loss all the same.
+        max_steps: the most steps.
+        max_seconds: stop at the end of the dispatch during which so many seconds of this run have passed.
+        max_skipped: how many steps may be left out because their loss or update is not finite, before that stops the
+            fit.
+        ema: validate, and return, an exponential moving average of the parameters, with this weight of the past in each
+            step (0.999, say); in the first steps a plain mean.
+        steps_per_epoch: of a stream of batches without an end, how many make an epoch.
+        callbacks: a function of a `Snapshot`, or several, called after each dispatch, which is one or many epochs; one
+            that returns True stops the fit.
+        checkpoint: a directory. The state of the fit is kept there, and the same call, run again, goes on from it:
+            after a kill at any moment the result is bit for bit that of a fit that was never stopped (on a CPU). A
+            fit that is done returns at once; more `max_epochs` take it further.
+        checkpoint_every: epochs from one checkpoint to the next; there is also one at the end.
+        checkpoint_keep: how many checkpoints stay.
+        checkpoint_errors: "raise" stops the fit when a checkpoint cannot be written, with a `CheckpointError` whose
+            `fitted` and `losses` are what would have been returned; "warn" goes on without.
 
     Returns:
         The fitted distribution, and `{"train": [...], "val": [...]}`: the mean losses of each epoch as floats. Where a
         fit was stopped by a loss that is not finite, that loss is in the last entry. "val" is empty without validation.
+        Its attribute `report`, a `FitReport`, says why the fit stopped.
 
     Raises:
         NonFiniteDataError: if the data have NaN or infinity; the message names array, row and column.
@@ -87,66 +139,96 @@ def fit_to_data(
             distribution, a missing or useless condition, a distribution without trainable
             parameters, or arguments out of range.
         TypeError: for data that are not real numbers, or a `key` that is no key.
+        CheckpointError: if checkpoints cannot be written or read.
+        CheckpointMismatchError: if they are of a fit of other data or settings, which it names.
     """
     key = check_key(key)
     max_epochs, batch_size = check_count(max_epochs, "max_epochs", 0), check_count(batch_size, "batch_size")
-    if max_patience != math.inf:
-        max_patience = check_count(max_patience, "max_patience", 0)
-    learning_rate = check_optimizer(optimizer, learning_rate)
-    loss_fn = MaximumLikelihoodLoss() if loss_fn is None else loss_fn
-    params, static = trainable_half(dist)
-    arrays = as_arrays(data, dist, params)
-    n_val = count_validation(len(arrays[0]), val_prop)
-    check_finite(arrays)
-    if isinstance(loss_fn, AbstractRowLoss):
-        loss_fn.check(dist, *arrays)
-
-    state, train_rows, val_rows = _begin(key, params, optimizer, len(arrays[0]), n_val)
-    patience = _int32(min(max_patience, _NO_LIMIT))
-    problem = EpochProblem(
-        static, arrays, train_rows, val_rows, loss_fn, optimizer, learning_rate, patience, batch_size
+    limits = fit_limits(max_patience, max_patience_steps, min_improvement, max_steps, max_skipped)
+    host = check_host_options(max_seconds, callbacks, checkpoint, checkpoint_every, checkpoint_keep, checkpoint_errors)
+    descent = Descent(
+        optimizer,
+        check_optimizer(optimizer, learning_rate),
+        None if ema is None else check_weight_of_past(ema, "ema"),
+        limits,
+        max_skipped > 0,
     )
-    losses: dict[str, list[float]] = {"train": [], "val": []}
-    pace, status = Pace(MAX_EPOCHS), Status.RUNNING
-    with Progress(max_epochs, "epoch", show_progress) as progress, Interrupts() as interrupts:
-        while status == Status.RUNNING and len(losses["train"]) < max_epochs and not interrupts.pressed:
-            epochs = pace.next(max_epochs - len(losses["train"]))
-            state, history = run_epochs((problem, _int32(epochs)), state)
-            status, fruitless = _record(losses, state, history, n_val)
-            pace.done()
-            latest = {name: values[-1] for name, values in losses.items() if values}
-            progress.show(len(losses["train"]), **latest, patience=f"{fruitless}/{max_patience}")
+    loss_fn = MaximumLikelihoodLoss() if loss_fn is None else loss_fn
+    units = partial(in_data_units, standardise=standardise, support=support)
+    if is_stream(data):
+        plan = prepare_stream(
+            key,
+            dist,
+            data,
+            loss_fn,
+            units,
+            weights,
+            val_data,
+            val_weights,
+            val_prop,
+            descent,
+            batch_size,
+            steps_per_epoch,
+        )
+    else:
+        if steps_per_epoch is not None:
+            raise ValueError("steps_per_epoch belongs to streams of batches: leave it out for arrays.")
+        plan = prepare_rows(
+            key, dist, data, loss_fn, units, weights, val_data, val_weights, val_prop, descent, batch_size
+        )
 
-    if status in FAILURES or interrupts.pressed:
-        _warn(status, state, problem, losses, return_best)
-    fitted = eqx.combine(state.best_params if return_best else state.params, static)
+    def settings():
+        return {
+            "key": fingerprint(key),
+            "distribution": fingerprint(dist),
+            **plan.settings(),
+            "loss_fn": fingerprint(loss_fn),
+            "optimizer": fingerprint(optimizer),
+            "learning_rate": fingerprint(learning_rate),
+            "batch_size": fingerprint(batch_size),
+            "max_patience": fingerprint((max_patience, max_patience_steps, min_improvement)),
+            "max_skipped": fingerprint(max_skipped),
+            "ema": fingerprint(ema),
+            "standardise": fingerprint(standardise),
+            "support": fingerprint(support),
+        }
+
+    static, state, resumed = plan.static, plan.state, False
+    history = EpochHistory(validated=plan.validated)
+    checkpoints = host.plan(settings, eqx.filter(static, eqx.is_array))
+    if checkpoints is not None:
+        state, constant, resumed = checkpoints.load(state, history)
+        static = eqx.combine(constant, static)
+
+    def note(state):
+        return {"patience": f"{int(state.fruitless)}/{max_patience}"}
+
+    loop = Loop(
+        "epoch", max_epochs, plan.longest, history, plan.dispatch(static), partial(combined, static), host.callbacks,
+        host.max_seconds, show_progress, checkpoints, resumed, note=note,
+    )  # fmt: skip
+    state = loop.run(state)
+
+    _warn_of_end(state, static, plan, loss_fn, history, return_best)
+    fitted = combined(static, state.best_params if return_best else state.judged)
     if isinstance(loss_fn, AbstractRowLoss):
-        _warn_of_drift(fitted, *arrays)
-    return fitted, losses
+        _warn_of_drift(fitted, *plan.sample)
+    if loop.failure is not None:
+        loop.failure.fitted, loop.failure.losses = fitted, history
+        raise loop.failure
+    return fitted, history
 
 
-@run_once
-def _begin(key, params, optimizer, rows, n_val):
-    # A shuffle sorts the very bits that the caller may have drawn the rows from with the same key split.
-    split_key, key = jr.split(jr.fold_in(key, _OWN_KEYS))
-    train_rows, val_rows = split_rows(split_key, rows, n_val)
-    return initial_state(key, params, optimizer, follow_best=True), train_rows, val_rows
-
-
-def _record(losses, state, history, n_val):
-    """Add the epochs of a dispatch to the losses; returns its status, and the epochs since the best one."""
-    history, epoch, status, fruitless = jax.device_get((history, state.epoch, state.status, state.fruitless))
-    for i, name in enumerate(("train", "val") if n_val else ("train",)):
-        losses[name].extend(history[: int(epoch) - len(losses[name]), i].tolist())
-    return Status(int(status)), int(fruitless)
-
-
-def _warn(status, state, problem, losses, return_best):
+def _warn_of_end(state, static, plan, loss_fn, losses, return_best):
+    if losses.report.stopped == "interrupted":
+        warn_of_interrupt(f"{losses.done} epochs")
+    status = Status(int(state.status))
     if status not in FAILURES:
-        warn_of_interrupt(f"{len(losses['train'])} epochs")
         return
     epoch = len(losses["train"]) - 1
-    step, best = int(state.step) - epoch * problem.steps_per_epoch, float(state.best_loss)
+    tried = int(state.step) + int(state.skipped)
+    best = float(state.best_loss)
+    guilty = culprit(loss_fn, state.params, static, plan.sample)
     if not return_best:
         kept = "the last finite parameters are returned"
     elif best == math.inf:
@@ -156,10 +238,12 @@ def _warn(status, state, problem, losses, return_best):
     if status == Status.BAD_VALIDATION:
         value = losses["val" if losses["val"] else "train"][-1]
         where = f"after epoch {epoch} (counted from zero) and {int(state.step)} steps"
-        warn_of_failure(status, where, value, kept)
+        warn_of_failure(status, where, value, kept, guilty)
     else:
-        where = f"at step {step} of epoch {epoch} (counted from zero)"
-        warn_of_failure(status, where, losses["train"][-1], kept)
+        steps = plan.steps_per_epoch
+        step = f"step {tried}" if steps is None else f"step {tried - epoch * steps}"
+        where = f"at {step} of epoch {epoch} (counted from zero)"
+        warn_of_failure(status, where, losses["train"][-1], kept, guilty)
 
 
 def _warn_of_drift(dist, x, condition=None):
@@ -167,8 +251,3 @@ def _warn_of_drift(dist, x, condition=None):
     if isinstance(dist, AbstractTransformed):
         condition = None if condition is None else condition[:_DRIFT_ROWS]
         rebuild_drift(Invert(dist.bijection), x[:_DRIFT_ROWS], condition)
-
-
-def _int32(value):
-    # By way of NumPy, a number reaches the device without compiling anything.
-    return jnp.asarray(np.asarray(value, np.int32))

@@ -1,10 +1,12 @@
 """Fitting without data: to a loss of a key, and to an unnormalised density."""
 
-from collections.abc import Callable
-from typing import TypeVar
+import math
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal, TypeVar
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -12,10 +14,14 @@ from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
 from flowlib._arrays import check_count, check_key
 from flowlib.distributions import AbstractDistribution
-from flowlib.train._losses import ElboLoss
+from flowlib.train._fingerprint import fingerprint
+from flowlib.train._history import StepHistory
+from flowlib.train._loop import Callback, Loop
+from flowlib.train._losses import ElboLoss, check_conditions
 from flowlib.train._optimizer import check_optimizer
-from flowlib.train._progress import Interrupts, Pace, Progress, warn_of_failure, warn_of_interrupt
-from flowlib.train._state import FAILURES, Status, initial_state, trainable_half
+from flowlib.train._options import NO_LIMIT, check_host_options, check_weight_of_past, fit_limits
+from flowlib.train._progress import warn_of_failure, warn_of_interrupt
+from flowlib.train._state import FAILURES, Descent, Status, combined, initial_state, trainable_half
 from flowlib.train._steps import MAX_STEPS, StepProblem, run_steps
 
 T = TypeVar("T")
@@ -30,7 +36,19 @@ def fit_to_key_based_loss(
     learning_rate: ArrayLike | Callable[[Array], Array] = 5e-4,
     optimizer: optax.GradientTransformation | None = None,
     show_progress: bool = True,
-) -> tuple[T, list[float]]:
+    return_best: bool = False,
+    smoothing: float = 0.98,
+    max_patience_steps: float = math.inf,
+    min_improvement: float = 0.0,
+    max_seconds: float | None = None,
+    max_skipped: int = 0,
+    ema: float | None = None,
+    callbacks: Callback | Sequence[Callback] = (),
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_every: int = 1000,
+    checkpoint_keep: int = 3,
+    checkpoint_errors: Literal["raise", "warn"] = "raise",
+) -> tuple[T, StepHistory]:
     """Minimise a loss that depends on the parameters and a random key, such as an `ElboLoss`.
 
     Steps run on the device, many in one dispatch. Another number of steps or learning rate compiles nothing;
@@ -47,15 +65,48 @@ def fit_to_key_based_loss(
         learning_rate: of Adam, a number or an optax schedule of the number of steps; not used with `optimizer`.
         optimizer: any optax optimiser, in place of Adam.
         show_progress: show a bar with the step and loss.
+        return_best: return the parameters at which the mean of the last losses was lowest, rather than the last ones.
+        smoothing: the weight of the past in that mean, in each step; in the first steps it is a plain mean.
+        max_patience_steps: stop when that mean has not improved for more steps than this.
+        min_improvement: by how much it must improve to count for patience.
+        max_seconds: as in `fit_to_data`.
+        max_skipped: likewise.
+        ema: likewise.
+        callbacks: likewise, after each dispatch of many steps.
+        checkpoint: likewise; with more `steps`, a fit goes on from its last checkpoint.
+        checkpoint_every: steps from one checkpoint to the next; there is also one at the end.
+        checkpoint_keep: as in `fit_to_data`.
+        checkpoint_errors: likewise.
 
     Returns:
-        The fitted tree, and the loss of each step as a float, before its update.
+        The fitted tree, and the loss of each step as a float, before its update. The attribute `report` of these
+        losses, a `FitReport`, says why the fit stopped.
 
     Raises:
         ValueError: for a tree without trainable parameters, arguments out of range, or a loss that is no scalar.
         TypeError: for a `key` that is no key.
+        CheckpointError, CheckpointMismatchError: as in `fit_to_data`.
     """
-    return _fit(key, tree, loss_fn, steps, learning_rate, optimizer, show_progress)
+    limits = fit_limits(math.inf, max_patience_steps, min_improvement, None, max_skipped)
+    descent = Descent(
+        optimizer,
+        check_optimizer(optimizer, learning_rate),
+        None if ema is None else check_weight_of_past(ema, "ema"),
+        limits,
+        max_skipped > 0,
+    )
+    host = check_host_options(max_seconds, callbacks, checkpoint, checkpoint_every, checkpoint_keep, checkpoint_errors)
+    return _fit(
+        key,
+        tree,
+        loss_fn,
+        steps,
+        descent,
+        host,
+        check_weight_of_past(smoothing, "smoothing"),
+        return_best,
+        show_progress,
+    )
 
 
 def fit_to_variational_target(
@@ -70,7 +121,11 @@ def fit_to_variational_target(
     stick_the_landing: bool = False,
     loss_fn: Callable[..., Array] | None = None,
     show_progress: bool = True,
-) -> tuple[T, list[float]]:
+    condition: ArrayLike | None = None,
+    data: ArrayLike | tuple[ArrayLike, ...] | None = None,
+    batch_size: int | None = None,
+    **options: Any,
+) -> tuple[T, StepHistory]:
     """Fit a distribution to an unnormalised log density by maximising the evidence lower bound.
 
     Minus the loss is, in expectation, a lower bound of the log normaliser of the target, and equals it when the
@@ -81,9 +136,10 @@ def fit_to_variational_target(
 
     Args:
         key: a JAX PRNG key, typed or legacy.
-        dist: an unconditional distribution that can be sampled cheaply; frozen parameters stay as they are.
+        dist: a distribution that can be sampled cheaply; frozen parameters stay as they are.
         target: the unnormalised log density of ONE event, a function of an array of shape `dist.shape`
-            that returns a scalar; it is mapped over the draws.
+            that returns a scalar; it is mapped over the draws. With `condition` a function of event and condition, and
+            with `data` of these and of a batch of each array.
         steps: the number of steps.
         num_samples: draws a step.
         learning_rate: of Adam, a number or an optax schedule of the number of steps; not used with `optimizer`.
@@ -92,61 +148,82 @@ def fit_to_variational_target(
         loss_fn: another loss, called as `loss_fn(params, static, key=key)`. It brings its own target, and
             `target`, `num_samples` and `stick_the_landing` are then not used.
         show_progress: show a bar with the step and loss.
+        condition: for a conditional distribution, the conditions over which the bound is averaged, one a row:
+            `num_samples` of them, at random, are drawn for in each step (amortised inference).
+        data: arrays of rows of which the target sees a random batch in each step. It must give an unbiased
+            estimate of the log density: the likelihood of the batch counts rows / `batch_size` times.
+        batch_size: rows in a batch of `data`; needed with it.
+        **options: further ones of `fit_to_key_based_loss`: `return_best`, `checkpoint` and so on.
 
     Returns:
-        The fitted distribution, and the loss of each step as a float.
+        The fitted distribution, and the loss of each step as a float, as from `fit_to_key_based_loss`.
 
     Raises:
-        ValueError: for a conditional distribution, a target that returns no scalar, a distribution without
-            trainable parameters, or arguments out of range.
+        ValueError: for a conditional distribution without conditions, a target that returns no scalar, a
+            distribution without trainable parameters, or arguments out of range.
         TypeError: for a `dist`, `target` or `key` that is none.
     """
     if loss_fn is None:
         if not isinstance(dist, AbstractDistribution):
             raise TypeError(f"fit_to_variational_target expected a distribution, got {type(dist).__name__}.")
-        if dist.cond_shape is not None:
-            raise ValueError(
-                f"fit_to_variational_target expected an unconditional distribution, "
-                f"got one with conditions of shape {dist.cond_shape}."
-            )
-        loss_fn = ElboLoss(target, num_samples, stick_the_landing=stick_the_landing)
-    return _fit(key, dist, loss_fn, steps, learning_rate, optimizer, show_progress)
+        check_conditions(dist, condition)
+        loss_fn = ElboLoss(
+            target, num_samples, stick_the_landing=stick_the_landing, condition=condition, data=data,
+            batch_size=batch_size,
+        )  # fmt: skip
+    return fit_to_key_based_loss(
+        key, dist, loss_fn=loss_fn, steps=steps, learning_rate=learning_rate, optimizer=optimizer,
+        show_progress=show_progress, **options,
+    )  # fmt: skip
 
 
-def _fit(key, tree, loss_fn, steps, learning_rate, optimizer, show_progress):
+def _fit(key, tree, loss_fn, steps, descent, host, smoothing, return_best, show_progress):
     key, steps = check_key(key), check_count(steps, "steps", 0)
-    learning_rate = check_optimizer(optimizer, learning_rate)
     params, static = trainable_half(tree)
-    state = _begin(key, params, optimizer)
-    problem = StepProblem(static, loss_fn, optimizer, learning_rate)
-    losses: list[float] = []
-    pace, status = Pace(MAX_STEPS), Status.RUNNING
-    with Progress(steps, "step", show_progress) as progress, Interrupts() as interrupts:
-        while status == Status.RUNNING and len(losses) < steps and not interrupts.pressed:
-            size = jnp.asarray(np.asarray(pace.next(steps - len(losses)), np.int32))
-            state, dispatched = run_steps((problem, size), state)
-            status = _record(losses, state, dispatched)
-            pace.done()
-            progress.show(len(losses), loss=losses[-1])
+    judged = return_best or int(descent.limits.patience_steps) < NO_LIMIT
+    problem = StepProblem(static, loss_fn, descent, smoothing if judged else None)
+    state = _begin(key, params, descent.optimizer, judged, descent.averaging is not None)
 
-    if status in FAILURES:
-        where = f"at step {len(losses) - 1} (counted from zero)"
-        warn_of_failure(status, where, losses[-1], "the last finite parameters are returned")
-    elif interrupts.pressed:
-        warn_of_interrupt(f"{len(losses)} steps")
-    return eqx.combine(state.params, static), losses
+    def settings():
+        return {
+            "key": fingerprint(key),
+            "tree": fingerprint(tree),
+            "loss_fn": fingerprint(loss_fn),
+            "optimizer": fingerprint(descent.optimizer),
+            "learning_rate": fingerprint(descent.learning_rate),
+            "ema": fingerprint(descent.averaging),
+            "limits": fingerprint(
+                (descent.limits.patience_steps, descent.limits.min_improvement, descent.limits.skips)
+            ),
+            "return_best": fingerprint(judged),
+            "smoothing": fingerprint(smoothing),
+        }
+
+    def dispatch(size, state, cut):
+        return *run_steps((problem, jnp.asarray(np.asarray(size, np.int32))), state), True
+
+    history, resumed = StepHistory(), False
+    checkpoints = host.plan(settings, ())
+    if checkpoints is not None:
+        state, _, resumed = checkpoints.load(state, history)
+    loop = Loop(
+        "step", steps, MAX_STEPS, history, dispatch, partial(combined, static), host.callbacks, host.max_seconds,
+        show_progress, checkpoints, resumed,
+    )  # fmt: skip
+    state = loop.run(state)
+    if Status(int(state.status)) in FAILURES:
+        where = f"at step {len(history) - 1} (counted from zero)"
+        kept = "the best parameters so far are returned" if return_best else "the last finite parameters are returned"
+        warn_of_failure(Status(int(state.status)), where, history[-1], kept)
+    elif history.report.stopped == "interrupted":
+        warn_of_interrupt(f"{len(history)} steps")
+    fitted = combined(static, state.best_params if return_best else state.judged)
+    if loop.failure is not None:
+        loop.failure.fitted, loop.failure.losses = fitted, history
+        raise loop.failure
+    return fitted, history
 
 
 @eqx.filter_jit
-def _begin(key, params, optimizer):
-    return initial_state(key, params, optimizer, follow_best=False)
-
-
-def _record(losses, state, dispatched):
-    """Add the losses of a dispatch; returns its status."""
-    values, step, status = jax.device_get((dispatched, state.step, state.status))
-    status = Status(int(status))
-    # The step that failed made no update, but has a loss.
-    taken = int(step) + (status in FAILURES)
-    losses.extend(values[: taken - len(losses)].tolist())
-    return status
+def _begin(key, params, optimizer, follow_best, averages):
+    return initial_state(key, params, optimizer, follow_best=follow_best, averages=averages)

@@ -13,9 +13,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Float, PRNGKeyArray
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
-from flowlib._arrays import check_count
+from flowlib._arrays import check_count, real_array
 from flowlib._module import Module
 from flowlib.distributions import AbstractDistribution
 
@@ -156,9 +157,15 @@ class ElboLoss(Module):
         num_samples: the number of draws a step.
         stick_the_landing: drop the score term from the gradient, whose variance then vanishes as q approaches the
             target. It costs an inverse pass besides, which is slow for some flows.
+        condition: for a conditional q(x | c), conditions in rows. The bound is then the mean over them, of which a step
+            sees `num_samples` at random, with one draw for each; the target is called with event and condition.
+        data: an array of rows, or a tuple of several with as many rows each: the target is called with a random batch
+            of each too, the same for all draws of a step.
+        batch_size: rows in such a batch; without replacement.
 
     Raises:
-        ValueError: when called, if the target does not return a scalar.
+        ValueError: for data without a batch size of at most its rows; when called, if the target does not
+            return a scalar.
 
     References:
         Roeder, Wu and Duvenaud (2017), https://arxiv.org/abs/1703.09194.
@@ -167,27 +174,75 @@ class ElboLoss(Module):
     target: Callable[[Array], Array]
     num_samples: int = eqx.field(static=True)
     stick_the_landing: bool = eqx.field(static=True)
+    condition: Array | None
+    data: tuple[Array, ...]
+    batch_size: int | None = eqx.field(static=True)
 
-    def __init__(self, target: Callable[[Array], Array], num_samples: int, *, stick_the_landing: bool = False):
+    def __init__(
+        self,
+        target: Callable[..., Array],
+        num_samples: int,
+        *,
+        stick_the_landing: bool = False,
+        condition: ArrayLike | None = None,
+        data: ArrayLike | tuple[ArrayLike, ...] | None = None,
+        batch_size: int | None = None,
+    ):
         if not callable(target):
             raise TypeError(f"ElboLoss expected a function as target, got {type(target).__name__}.")
         self.target = target
         self.num_samples = check_count(num_samples, "num_samples")
         self.stick_the_landing = bool(stick_the_landing)
+        self.condition = None if condition is None else real_array(condition, "condition", keep_integers=True)
+        arrays = () if data is None else data if isinstance(data, tuple) else (data,)
+        self.data = tuple(real_array(array, "data", keep_integers=True) for array in arrays)
+        if (batch_size is None) != (data is None):
+            raise ValueError("data and batch_size belong together: got only one of them.")
+        rows = [len(array) for array in self.data]
+        if batch_size is not None and (len(set(rows)) != 1 or check_count(batch_size, "batch_size") > rows[0]):
+            raise ValueError(
+                f"data expected arrays of as many rows each, at least batch_size={batch_size}, got {rows}."
+            )
+        self.batch_size = batch_size
 
     @eqx.filter_jit
     def __call__(self, params: Any, static: Any, key: PRNGKeyArray) -> Float[Array, ""]:
         dist = eqx.combine(params, static)
+        batch, condition, shape = (), None, self.num_samples
+        if self.batch_size is not None:
+            key, batch_key = jr.split(key)
+            rows = jr.choice(batch_key, len(self.data[0]), (self.batch_size,), replace=False)
+            batch = tuple(array[rows] for array in self.data)
+        if self.condition is not None:
+            key, condition_key = jr.split(key)
+            condition, shape = jr.choice(condition_key, self.condition, (self.num_samples,)), ()
         if self.stick_the_landing:
-            x = dist.sample(key, self.num_samples)
-            log_prob = eqx.combine(jax.lax.stop_gradient(params), static).log_prob(x)
+            x = dist.sample(key, shape, condition)
+            log_prob = eqx.combine(jax.lax.stop_gradient(params), static).log_prob(x, condition)
         else:
-            x, log_prob = dist.sample_and_log_prob(key, self.num_samples)
-        target = jax.vmap(self.target)(x)
+            x, log_prob = dist.sample_and_log_prob(key, shape, condition)
+        mapped = (x,) if condition is None else (x, condition)
+        target = jax.vmap(lambda *event: self.target(*event, *batch))(*mapped)
         if getattr(target, "shape", None) != (self.num_samples,):
             got = f"shape {target.shape[1:]}" if isinstance(target, jax.Array) else type(target).__name__
             raise ValueError(f"target expected to return a scalar for one event of shape {dist.shape}, got {got}.")
         return (log_prob - target.astype(log_prob.dtype)).mean()
+
+
+def check_conditions(dist: AbstractDistribution, condition: Any) -> None:
+    """Raise unless there are conditions, in rows, exactly where the distribution is conditional."""
+    if dist.cond_shape is None:
+        if condition is not None:
+            raise ValueError(f"{type(dist).__name__} is unconditional, but got conditions: leave them out.")
+        return
+    if condition is None:
+        raise ValueError(
+            f"fit_to_variational_target expected an unconditional distribution, got one with conditions of shape "
+            f"{dist.cond_shape}: give condition=, rows of them to average over."
+        )
+    shape = np.shape(condition)
+    if len(shape) != len(dist.cond_shape) + 1 or shape[1:] != dist.cond_shape or shape[0] == 0:
+        raise ValueError(f"condition expected rows of shape {dist.cond_shape}, got shape {shape}.")
 
 
 def _others(key: PRNGKeyArray | None, rows: int, count: int) -> Array:

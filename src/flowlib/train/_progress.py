@@ -3,11 +3,11 @@
 import signal
 import threading
 import time
-import warnings
 from typing import Any
 
 from tqdm import tqdm
 
+from flowlib._warn import warn_user
 from flowlib.errors import NonFiniteWarning
 from flowlib.train._state import Status
 
@@ -43,8 +43,8 @@ class Pace:
 class Progress:
     """A tqdm bar, or nothing; a context, so that an exception closes the bar."""
 
-    def __init__(self, total: int, unit: str, show: bool):
-        self._bar = tqdm(total=total, unit=unit, disable=not show)
+    def __init__(self, total: int, unit: str, show: bool, done: int = 0):
+        self._bar = tqdm(total=total, initial=done, unit=unit, disable=not show)
 
     def __enter__(self) -> "Progress":
         return self
@@ -86,24 +86,19 @@ class Interrupts:
         self.pressed = True
 
 
-def warn_of_failure(status: Status, where: str, value: float, kept: str) -> None:
+def warn_of_failure(status: Status, where: str, value: float, kept: str, culprit: str = "") -> None:
     """The one NonFiniteWarning of a fit that stopped on a number that is not finite."""
     what = {
         Status.BAD_LOSS: f"the loss became {value}",
         Status.BAD_UPDATE: "the loss was finite, but its update made parameters non-finite,",
         Status.BAD_VALIDATION: f"the validation loss became {value}",
     }[status]
-    _warn(f"The fit stopped because {what} {where}; {kept}.", NonFiniteWarning)
+    warn_user(f"The fit stopped because {what} {where}; {kept}.{culprit}", NonFiniteWarning)
 
 
 def warn_of_interrupt(done: str) -> None:
     """The warning at Ctrl-C."""
-    _warn(f"The fit was interrupted after {done}; what it reached is returned.", UserWarning)
-
-
-def _warn(message, category):
-    # The line to blame is the one that called the public function, two calls above the warning's own helper.
-    warnings.warn(message, category, stacklevel=5)
+    warn_user(f"The fit was interrupted after {done}; what it reached is returned.")
 
 
 def _short(value: Any) -> str:

@@ -1,6 +1,7 @@
 """The state of a fit, and the single step that takes it further."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from enum import IntEnum
 from functools import partial, reduce
 from typing import Any
@@ -25,10 +26,23 @@ class Status(IntEnum):
     BAD_LOSS = 2
     BAD_UPDATE = 3
     BAD_VALIDATION = 4
+    OUT_OF_STEPS = 5
 
 
 # What ends a fit with a warning.
 FAILURES = (Status.BAD_LOSS, Status.BAD_UPDATE, Status.BAD_VALIDATION)
+
+
+class Limits(eqx.Module):
+    """Where a fit ends. All are arrays: other limits compile nothing."""
+
+    # The epochs, and the steps, that may pass without an improvement of more than `min_improvement`.
+    patience: Int[Array, ""]
+    patience_steps: Int[Array, ""]
+    min_improvement: Float[Array, ""]
+    # The most updates, and the most steps that may be skipped because they are not finite.
+    steps: Int[Array, ""]
+    skips: Int[Array, ""]
 
 
 class TrainState(eqx.Module):
@@ -42,18 +56,32 @@ class TrainState(eqx.Module):
     best_params: Any
     opt_state: Any
     key: PRNGKeyArray
-    # Updates made, and epochs begun.
+    # The mean of the parameters over the last steps (None if that is not followed).
+    averaged: Any
+    # Updates made, steps skipped, and epochs begun.
     step: Int[Array, ""]
+    skipped: Int[Array, ""]
     epoch: Int[Array, ""]
-    # The lowest loss of an epoch, and the epochs since.
+    # The lowest loss of an epoch, and that epoch.
     best_loss: Float[Array, ""]
+    best_epoch: Int[Array, ""]
+    # The loss that the next one must improve on; the epochs, and the step, since it did.
+    to_beat: Float[Array, ""]
     fruitless: Int[Array, ""]
+    improved_at: Int[Array, ""]
+    # In a fit without epochs, the mean of the losses over the last steps.
+    smoothed: Float[Array, ""]
     # A `Status`.
     status: Int[Array, ""]
 
     @property
     def running(self) -> Bool[Array, ""]:
         return self.status == Status.RUNNING
+
+    @property
+    def judged(self) -> Any:
+        """The parameters that validation judges and that are returned: the averaged ones, where there are."""
+        return self.params if self.averaged is None else self.averaged
 
 
 def trainable_half(tree: Any) -> tuple[Any, Any]:
@@ -68,8 +96,18 @@ def trainable_half(tree: Any) -> tuple[Any, Any]:
     return params, static
 
 
+def combined(static: Any, params: Any) -> Any:
+    """The tree of which these are the halves."""
+    return eqx.combine(params, static)
+
+
 def initial_state(
-    key: PRNGKeyArray, params: Any, optimizer: optax.GradientTransformation | None, *, follow_best: bool
+    key: PRNGKeyArray,
+    params: Any,
+    optimizer: optax.GradientTransformation | None,
+    *,
+    follow_best: bool,
+    averages: bool = False,
 ) -> TrainState:
     """The state before the first step; run it compiled.
 
@@ -78,56 +116,134 @@ def initial_state(
     """
     # Two types for one parameter, weak and strong, would compile twice.
     params = _copied(params)
+
+    def count(value=0):
+        return jnp.full((), value, jnp.int32)
+
     return TrainState(
         params=params,
         best_params=_copied(params) if follow_best else None,
         opt_state=_copied(init_optimizer(optimizer, params)),
         key=jnp.copy(key),
-        step=jnp.zeros((), jnp.int32),
-        epoch=jnp.zeros((), jnp.int32),
+        averaged=_copied(params) if averages else None,
+        step=count(),
+        skipped=count(),
+        epoch=count(),
         best_loss=jnp.full((), jnp.inf, default_float()),
-        fruitless=jnp.zeros((), jnp.int32),
-        status=jnp.full((), Status.RUNNING, jnp.int32),
+        best_epoch=count(-1),
+        to_beat=jnp.full((), jnp.inf, default_float()),
+        fruitless=count(),
+        improved_at=count(),
+        smoothed=jnp.zeros((), default_float()),
+        status=count(Status.RUNNING),
     )
 
 
-def advance(
-    state: TrainState, loss_fn: Callable[[Any], Array], optimizer: optax.GradientTransformation | None, rate: Any
-) -> tuple[TrainState, Float[Array, ""]]:
-    """One update, and the loss before it, where the fit is running; else the same parameters and counters.
+class Descent(eqx.Module):
+    """How a fit takes a step: by which optimiser, and what becomes of a step that is not finite."""
 
-    A non-finite loss or parameter stops the fit: the update is not made, and the status says why. The state of
-    the optimiser is of no use then, and spared the cost of a choice at every step.
+    optimizer: optax.GradientTransformation | None
+    learning_rate: Any
+    # The weight of the past in the mean of the parameters; None if there is no mean.
+    averaging: Float[Array, ""] | None
+    limits: Limits
+    # Whether steps that are not finite may be skipped; else the first one ends the fit.
+    skips: bool = eqx.field(static=True)
+
+    def advance(self, state: TrainState, loss_fn: Callable[[Any], Array]) -> tuple[TrainState, Float[Array, ""]]:
+        """One update, and the loss before it, where the fit is running; else the same parameters and counters.
+
+        A non-finite loss or parameter stops the fit or is skipped: the update is not made. Where it stops, the
+        status says why; the state of the optimiser is of no use then, and spared the cost of a choice at every step.
+        """
+
+        def scalar_loss(params):
+            loss = jnp.asarray(loss_fn(params))
+            if loss.shape != ():
+                raise ValueError(f"loss_fn expected to return a scalar, got shape {loss.shape}.")
+            return loss
+
+        loss, grads = jax.value_and_grad(scalar_loss)(state.params)
+        params, opt_state = updated(
+            state.params, grads, state.opt_state, self.optimizer, self.learning_rate,
+            step=state.step, loss=loss, loss_fn=scalar_loss,
+        )  # fmt: skip
+        loss = loss.astype(default_float())
+        found = jnp.where(_all_finite(params), Status.RUNNING, Status.BAD_UPDATE)
+        found = jnp.where(jnp.isfinite(loss), found, Status.BAD_LOSS)
+        accepted = state.running & (found == Status.RUNNING)
+        skipped = state.skipped
+        if self.skips:
+            opt_state = jax.tree.map(partial(jnp.where, accepted), opt_state, state.opt_state)
+            spared = state.running & ~accepted & (skipped < self.limits.skips)
+            found = jnp.where(spared, Status.RUNNING, found)
+            skipped = skipped + spared.astype(jnp.int32)
+        step = state.step + accepted.astype(jnp.int32)
+        found = jnp.where((found == Status.RUNNING) & (step >= self.limits.steps), Status.OUT_OF_STEPS, found)
+        params = jax.tree.map(partial(jnp.where, accepted), params, state.params)
+        averaged = state.averaged
+        if self.averaging is not None:
+            averaged = jax.tree.map(partial(_averaged, accepted, self.averaging, step), averaged, params)
+        state = replace(
+            state,
+            params=params,
+            opt_state=opt_state,
+            averaged=averaged,
+            step=step,
+            skipped=skipped,
+            status=jnp.where(state.running, found, state.status).astype(jnp.int32),
+        )
+        return state, loss
+
+
+def judge(state: TrainState, limits: Limits, loss: Float[Array, ""], first_step: Int[Array, ""]) -> TrainState:
+    """The state after an epoch that began at `first_step` and whose parameters have the loss `loss`."""
+    finite = jnp.isfinite(loss)
+    going = state.running | (state.status == Status.OUT_OF_STEPS)
+    status = jnp.where(going & ~finite, Status.BAD_VALIDATION, state.status)
+    # An epoch cut short by a failure counts only where there is nothing better, and not if cut at its first step.
+    eligible = going | (jnp.isinf(state.best_loss) & (state.step > first_step))
+    better = eligible & finite & (loss < state.best_loss)
+    improved = eligible & finite & (loss < state.to_beat - limits.min_improvement)
+    fruitless = jnp.where(improved, 0, state.fruitless + 1)
+    improved_at = jnp.where(improved, state.step, state.improved_at)
+    impatient = (fruitless > limits.patience) | (state.step - improved_at > limits.patience_steps)
+    status = jnp.where((status == Status.RUNNING) & impatient, Status.OUT_OF_PATIENCE, status)
+    return replace(
+        state,
+        best_params=jax.tree.map(partial(jnp.where, better), state.judged, state.best_params),
+        epoch=state.epoch + 1,
+        best_loss=jnp.where(better, loss, state.best_loss),
+        best_epoch=jnp.where(better, state.epoch, state.best_epoch),
+        to_beat=jnp.where(improved, loss, state.to_beat),
+        fruitless=fruitless,
+        improved_at=improved_at,
+        status=status.astype(jnp.int32),
+    )
+
+
+def judge_step(
+    before: TrainState, state: TrainState, limits: Limits, loss: Float[Array, ""], smoothing: Float[Array, ""]
+) -> TrainState:
+    """The state after a step that was not one of an epoch: the mean of the last losses judges its parameters.
+
+    These are the ones `before` the update, of which `loss` is the loss.
     """
-
-    def scalar_loss(params):
-        loss = jnp.asarray(loss_fn(params))
-        if loss.shape != ():
-            raise ValueError(f"loss_fn expected to return a scalar, got shape {loss.shape}.")
-        return loss
-
-    loss, grads = jax.value_and_grad(scalar_loss)(state.params)
-    params, opt_state = updated(
-        state.params, grads, state.opt_state, optimizer, rate, step=state.step, loss=loss, loss_fn=scalar_loss
+    made = state.step > before.step
+    smoothed = _averaged(made, smoothing, state.step, state.smoothed, loss)
+    better = made & (smoothed < state.best_loss)
+    improved = made & (smoothed < state.to_beat - limits.min_improvement)
+    improved_at = jnp.where(improved, state.step, state.improved_at)
+    impatient = (state.status == Status.RUNNING) & (state.step - improved_at > limits.patience_steps)
+    return replace(
+        state,
+        best_params=jax.tree.map(partial(jnp.where, better), before.judged, state.best_params),
+        best_loss=jnp.where(better, smoothed, state.best_loss),
+        to_beat=jnp.where(improved, smoothed, state.to_beat),
+        improved_at=improved_at,
+        smoothed=smoothed,
+        status=jnp.where(impatient, Status.OUT_OF_PATIENCE, state.status).astype(jnp.int32),
     )
-    loss = loss.astype(default_float())
-    found = jnp.where(_all_finite(params), Status.RUNNING, Status.BAD_UPDATE)
-    found = jnp.where(jnp.isfinite(loss), found, Status.BAD_LOSS)
-    status = jnp.where(state.running, found, state.status).astype(jnp.int32)
-    accepted = status == Status.RUNNING
-
-    state = TrainState(
-        params=jax.tree.map(partial(jnp.where, accepted), params, state.params),
-        best_params=state.best_params,
-        opt_state=opt_state,
-        key=state.key,
-        step=state.step + accepted.astype(jnp.int32),
-        epoch=state.epoch,
-        best_loss=state.best_loss,
-        fruitless=state.fruitless,
-        status=status,
-    )
-    return state, loss
 
 
 def epoch_key(state: TrainState) -> PRNGKeyArray:
@@ -147,3 +263,11 @@ def _all_finite(tree: Any) -> Bool[Array, ""]:
 
 def _copied(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: jnp.array(leaf, dtype=jnp.result_type(leaf), copy=True), tree)
+
+
+def _averaged(accepted: Array, past: Array, step: Array, mean: Array, new: Array) -> Array:
+    # At the start the past is short: with n steps made, the weight of the past is at most (n - 1) / n,
+    # a plain mean of them, so that the initial parameters do not linger.
+    made = step.astype(default_float())
+    past = jnp.minimum(past, (made - 1) / jnp.maximum(made, 1)).astype(mean.dtype)
+    return jnp.where(accepted, past * mean + (1 - past) * new, mean)

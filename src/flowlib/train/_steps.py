@@ -8,11 +8,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-import optax
 from jaxtyping import Array, Float, Int
 
 from flowlib._arrays import default_float
-from flowlib.train._state import TrainState, advance
+from flowlib.train._state import Descent, TrainState, judge_step
 
 # Room for the losses of one dispatch, and so the most steps in one.
 MAX_STEPS = 1024
@@ -23,8 +22,9 @@ class StepProblem(eqx.Module):
 
     static: Any
     loss_fn: Callable[..., Array]
-    optimizer: optax.GradientTransformation | None
-    learning_rate: Any
+    descent: Descent
+    # The weight of the past in the mean of the losses; None if nothing is judged by it.
+    smoothing: Float[Array, ""] | None
 
     def loss(self, params: Any, key: Array) -> Array:
         return self.loss_fn(params, self.static, key=key)
@@ -48,8 +48,11 @@ def run_steps(
 
     def step(carry):
         done, state, losses = carry
-        loss_fn = partial(problem.loss, key=jr.fold_in(state.key, state.step))
-        state, loss = advance(state, loss_fn, problem.optimizer, problem.learning_rate)
+        loss_fn = partial(problem.loss, key=jr.fold_in(state.key, state.step + state.skipped))
+        before = state
+        state, loss = problem.descent.advance(state, loss_fn)
+        if problem.smoothing is not None:
+            state = judge_step(before, state, problem.descent.limits, loss, problem.smoothing)
         return done + 1, state, losses.at[done].set(loss)
 
     losses = jnp.full(MAX_STEPS, jnp.nan, default_float())

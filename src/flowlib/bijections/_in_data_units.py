@@ -1,0 +1,173 @@
+"""A bijection of standardised values, in the units of the data."""
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike
+
+from flowlib._arrays import check_positive, check_values, is_concrete, real_array
+from flowlib._module import peel
+from flowlib.bijections._bijection import (
+    AbstractBijection,
+    LogDet,
+    backward,
+    backward_batch,
+    check_is_bijection,
+    forward,
+    forward_batch,
+)
+from flowlib.constraints import Parameter
+from flowlib.parameters import freeze
+from flowlib.support import Real, Support, fits, image
+
+
+class InDataUnits(AbstractBijection):
+    """y = g(location + scale f(x; (condition - cond_location) / cond_scale)), with g = to_data or the identity.
+
+    f works on standardised values, the whole in the units of the data. Costs are those of f and g. Locations and
+    scales are frozen (see `flowlib.parameters.freeze`); scales are kept as logarithms.
+
+    Args:
+        bijection: f, conditional or not.
+        location: broadcast to the shape of what f gives. Defaults to 0.
+        scale: positive, likewise. Defaults to 1.
+        cond_location: broadcast to the shape of a condition. With neither this nor `cond_scale`, f sees the
+            condition as it is (integer labels, say).
+        cond_scale: positive, likewise. Defaults to 1 where `cond_location` is given.
+        to_data: g, a bijection of such events from the reals onto where the data live; `ToSupport` is made for it.
+
+    Raises:
+        ValueError: if a scale is not positive, shapes or supports do not fit, g is conditional, or the
+            condition's location or scale is given for an unconditional f.
+        TypeError: if f or g is not a bijection.
+    """
+
+    bijection: AbstractBijection
+    location: Parameter
+    log_scale: Parameter
+    cond_location: Parameter
+    cond_log_scale: Parameter
+    to_data: AbstractBijection | None
+    shape: tuple[int, ...] = eqx.field(static=True)
+    cond_shape: tuple[int, ...] | None = eqx.field(static=True)
+
+    def __init__(
+        self,
+        bijection: AbstractBijection,
+        location: ArrayLike = 0.0,
+        scale: ArrayLike = 1.0,
+        *,
+        cond_location: ArrayLike | None = None,
+        cond_scale: ArrayLike | None = None,
+        to_data: AbstractBijection | None = None,
+    ):
+        check_is_bijection(bijection, "InDataUnits")
+        inner = peel(bijection)
+        if not fits(inner.codomain, Real()):
+            raise ValueError(f"InDataUnits expected a bijection onto real numbers, got {inner.codomain.kind} output.")
+        self.bijection = bijection
+        self.shape = inner.shape
+        self.cond_shape = inner.cond_shape
+        self.location = _frozen(location, inner.out_shape, "location")
+        self.log_scale = _frozen_log(scale, inner.out_shape, "scale")
+        self.cond_location = self.cond_log_scale = None
+        if cond_location is not None or cond_scale is not None:
+            if inner.cond_shape is None:
+                raise ValueError("InDataUnits expected no cond_location or cond_scale for an unconditional bijection.")
+            self.cond_location = _frozen(
+                0.0 if cond_location is None else cond_location, inner.cond_shape, "cond_location"
+            )
+            self.cond_log_scale = _frozen_log(1.0 if cond_scale is None else cond_scale, inner.cond_shape, "cond_scale")
+        if to_data is not None:
+            _check_to_data(to_data, inner.out_shape)
+        self.to_data = to_data
+
+    @property
+    def out_shape(self) -> tuple[int, ...]:
+        return peel(self.bijection).out_shape if self.to_data is None else peel(self.to_data).out_shape
+
+    @property
+    def domain(self) -> Support:
+        return peel(self.bijection).domain
+
+    @property
+    def codomain(self) -> Support:
+        # An interval, say, is another one after the affine map.
+        reached = image(peel(self.bijection).codomain, Real(), Real())
+        if self.to_data is None:
+            return reached
+        return image(reached, peel(self.to_data).domain, peel(self.to_data).codomain)
+
+    def _transform_and_log_det(self, x: Array, condition: Array | None = None):
+        z, log_det = forward(self.bijection, x, self._standardise_condition(condition))
+        y, more = self._to_units(z)
+        return y, log_det + more
+
+    def _inverse_and_log_det(self, y: Array, condition: Array | None = None):
+        z, log_det = self._from_units(y)
+        x, more = backward(self.bijection, z, self._standardise_condition(condition))
+        return x, log_det + more
+
+    def _transform_and_log_det_batch(self, x: Array, condition: Array | None = None):
+        z, log_det = forward_batch(self.bijection, x, self._standardise_condition(condition))
+        y, more = self._to_units(z, batched=True)
+        return y, log_det + more
+
+    def _inverse_and_log_det_batch(self, y: Array, condition: Array | None = None):
+        z, log_det = self._from_units(y, batched=True)
+        x, more = backward_batch(self.bijection, z, self._standardise_condition(condition))
+        return x, log_det + more
+
+    # The parts around f, for one event or for a batch, of which `rebuild_drift` follows f itself.
+
+    def _to_units(self, z: Array, *, batched: bool = False) -> tuple[Array, LogDet]:
+        y = self.location + jnp.exp(self.log_scale) * z
+        log_det = LogDet.zero(z, z.shape[:1] if batched else ())
+        log_det = LogDet(log_det.value + self.log_scale.sum(), log_det.valid)
+        if self.to_data is None:
+            return y, log_det
+        y, more = (forward_batch if batched else forward)(self.to_data, y)
+        return y, log_det + more
+
+    def _from_units(self, y: Array, *, batched: bool = False) -> tuple[Array, LogDet]:
+        log_det = LogDet.zero(y, y.shape[:1] if batched else ())
+        if self.to_data is not None:
+            y, log_det = (backward_batch if batched else backward)(self.to_data, y)
+        # The difference first: it is exact where the data are far from 0 and close together.
+        z = (y - self.location) / jnp.exp(self.log_scale)
+        return z, LogDet(log_det.value - self.log_scale.sum(), log_det.valid)
+
+    def _standardise_condition(self, condition: Array | None) -> Array | None:
+        if condition is None or self.cond_location is None:
+            return condition
+        condition = condition.astype(self.cond_location.dtype)
+        return (condition - self.cond_location) / jnp.exp(self.cond_log_scale)
+
+
+def _frozen(value: ArrayLike, shape: tuple[int, ...], name: str) -> Parameter:
+    value = real_array(value, name)
+    check_values(value, name, np.isfinite, "finite")
+    if value.ndim > len(shape) or any(n not in (1, m) for n, m in zip(value.shape[::-1], shape[::-1], strict=False)):
+        raise ValueError(f"InDataUnits expected {name} of a shape that broadcasts to {shape}, got {value.shape}.")
+    # NumPy for concrete values: eager JAX would compile a program for each shape.
+    if is_concrete(value):
+        return freeze(jnp.asarray(np.broadcast_to(np.asarray(value), shape)))
+    return freeze(jnp.broadcast_to(value, shape))
+
+
+def _frozen_log(value: ArrayLike, shape: tuple[int, ...], name: str) -> Parameter:
+    value = real_array(value, name)
+    check_positive(value, name)
+    return _frozen(np.log(np.asarray(value)) if is_concrete(value) else jnp.log(value), shape, name)
+
+
+def _check_to_data(to_data: AbstractBijection, shape: tuple[int, ...]) -> None:
+    check_is_bijection(to_data, "InDataUnits")
+    part = peel(to_data)
+    if part.shape != shape or part.cond_shape is not None:
+        raise ValueError(
+            f"InDataUnits expected an unconditional to_data of shape {shape}, "
+            f"got shape {part.shape} and cond_shape {part.cond_shape}."
+        )
+    if not fits(Real(), part.domain):
+        raise ValueError(f"InDataUnits expected to_data that takes real numbers, got {part.domain.kind} input.")

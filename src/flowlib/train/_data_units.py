@@ -1,0 +1,322 @@
+"""Data in the user's units: what a flow that works on standardised values learns of them before a fit.
+
+All of it is NumPy on the host, with sums in float64: nothing is compiled, for whatever data.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypeVar
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+
+from flowlib._arrays import float_dtype, promoted
+from flowlib._box import as_box, to_reals
+from flowlib._module import peel
+from flowlib.bijections import Chain, InDataUnits, RationalQuadraticSpline, Sandwich, ToSupport
+from flowlib.distributions import AbstractTransformed, Transformed
+from flowlib.support import Box, Real
+from flowlib.train._data_checks import listed, portions, position
+
+T = TypeVar("T")
+
+
+def in_data_units(dist: T, arrays: tuple[Any, ...], weights: Any = None, *, standardise: bool, support: Any) -> T:
+    """The distribution with an `InDataUnits` of the location and scale of these data around its bijection.
+
+    Only a `Transformed` whose support is the real line is changed: the parameters of other distributions mean
+    something in the units of the data already. One that has units, from a fit before, keeps them. Location and
+    scale are the weighted mean and population standard deviation, of the unconstrained values (logarithms, logits)
+    where there is a `support`; the scale of a constant column is 1. Integer conditions are labels, and stay.
+
+    Args:
+        dist: any tree.
+        arrays: `(x,)` or `(x, condition)`, rows on the first axis.
+        weights: None, or one for each row. Rows of weight 0 have no part in location and scale, but must be valid.
+        standardise: whether to use location and scale; else 0 and 1.
+        support: None for the real line, or what `ToSupport` takes. Values on a circle count modulo its length,
+            and it is cut in the widest gap between them; `wrap_circular` brings the data themselves into range.
+
+    Raises:
+        ValueError: if a row of x is not in the support, the support is not that of the units that `dist` has, or no
+            weight is positive.
+        TypeError: if there is a support and `dist` cannot take one, or the support is none.
+    """
+    units = _units_of(dist)
+    if units is not None:
+        box = _box_of(units)
+        if support is not None:
+            _check_same(as_box(support, units.out_shape), box)
+        if box is not None:
+            _check_inside(box, arrays[0], _dtype_of(dist))
+        return dist
+    if not (isinstance(dist, Transformed) and isinstance(dist.support, Real)):
+        if support is not None:
+            kind = f" of {dist.support.kind} support" if isinstance(dist, Transformed) else ""
+            raise TypeError(
+                f"support expected a Transformed over the real line to fit, got {type(dist).__name__}{kind}."
+            )
+        return dist
+    box = as_box("real" if support is None else support, dist.shape)
+    if np.shape(arrays[0])[1:] != dist.shape:
+        # Arrays of a loss of the user's own need not be events.
+        if support is not None:
+            raise ValueError(f"support expected rows of x of shape {dist.shape}, got {np.shape(arrays[0])[1:]}.")
+        return dist
+    if _is_real(box) and not standardise:
+        return dist
+    wrapped = _wrapped(dist, box, arrays, weights, standardise)
+    return eqx.tree_at(lambda dist: dist.bijection, dist, wrapped)
+
+
+def _wrapped(dist, box, arrays, weights, standardise):
+    dtype = _dtype_of(dist)
+    x = np.asarray(arrays[0])
+    weights = None if weights is None else np.asarray(weights, np.float64)
+    if weights is not None and not (weights > 0).any():
+        raise ValueError("weights expected at least one positive weight, got none.")
+    to_data, cut, options = None, None, {}
+    if not _is_real(box):
+        _check_inside(box, x, dtype)
+        cut = _widest_gaps(box, x, weights, dist.shape) if any(box.circular) else None
+        to_data = ToSupport(box, dist.shape, cut=None if cut is None else cut.astype(dtype))
+    if standardise:
+        location, scale = _moments(_Reals(box, cut), x, weights, dtype)
+        options = {"location": location, "scale": scale}
+        conditional = len(arrays) > 1 and peel(dist.bijection).cond_shape == np.shape(arrays[1])[1:]
+        if conditional and jnp.issubdtype(arrays[1].dtype, jnp.floating):
+            location, scale = _moments(_as_float64, np.asarray(arrays[1]), weights, dtype)
+            options |= {"cond_location": location, "cond_scale": scale}
+    else:
+        options = {"location": np.zeros((), dtype), "scale": np.ones((), dtype)}
+    return InDataUnits(dist.bijection, to_data=to_data, **options)
+
+
+def check_support(dist: Any, x: Any, name: str = "x") -> None:
+    """Raise a ValueError that names column and rows if some are not in the support of the units of `dist`."""
+    units = _units_of(dist)
+    box = None if units is None else _box_of(units)
+    if box is not None:
+        _check_inside(box, x, _dtype_of(dist), name)
+
+
+def wrap_circular(dist: Any, x: Any) -> Any:
+    """The rows of x with circular columns of the units of `dist` brought into range; x itself if all of them are."""
+    units = _units_of(dist)
+    box = None if units is None else _box_of(units)
+    if box is None or not any(box.circular):
+        return x
+    lower, upper, circular = box.columns(np.float64)
+    chosen = ... if circular.ndim == 0 else (..., np.flatnonzero(circular))
+    lower, upper = lower[circular], upper[circular]
+    values = np.asarray(x)
+    given = values[chosen]
+    wrapped = (lower + np.mod(given.astype(np.float64) - lower, upper - lower)).astype(values.dtype)
+    # Both ends are on the circle: those that are there stay.
+    wrapped = np.where((given >= lower) & (given <= upper), given, wrapped)
+    if (wrapped == given).all():
+        return x
+    values = values.copy()
+    values[chosen] = wrapped
+    return values if isinstance(x, np.ndarray) else jnp.asarray(values)
+
+
+class OutsideSplines(NamedTuple):
+    """How many of the rows leave the widest interval of a flow's splines, which is (lower, upper)."""
+
+    rows_outside: int
+    total: int
+    bound: tuple[float, float]
+
+
+def outside_splines(dist: Any, x: Any) -> OutsideSplines | None:
+    """Count the rows of x with a standardised value outside the interval of the splines; None for a flow without such.
+
+    Of several splines the widest counts. Those in a `Sandwich` see other coordinates, and do not count, nor do
+    circular ones. None too where the units have a `to_data` of another kind than `ToSupport`.
+    """
+    node = peel(dist)
+    if not isinstance(node, AbstractTransformed):
+        return None
+    intervals = list(_spline_intervals(node.bijection))
+    if not intervals:
+        return None
+    unconstrain, location, scale = _as_float64, np.zeros(()), np.ones(())
+    units = _units_of(dist)
+    if units is not None:
+        box = _box_of(units)
+        if box is None:
+            return None
+        cut = peel(units.to_data).cut if any(box.circular) else None
+        unconstrain = _Reals(box, None if cut is None else np.asarray(peel(cut), np.float64))
+        location, scale = (np.asarray(peel(a), np.float64) for a in (units.location, units.log_scale))
+        scale = np.exp(scale)
+    lower, upper = max(intervals, key=_width)
+    outside, x = 0, np.asarray(x)
+    for portion in portions(x):
+        z = (unconstrain(x[portion]) - location) / scale
+        outside += int(((z < lower) | (z > upper)).reshape(len(z), -1).any(axis=1).sum())
+    return OutsideSplines(outside, len(x), (lower, upper))
+
+
+def _units_of(dist: Any) -> InDataUnits | None:
+    node = peel(dist)
+    if not isinstance(node, AbstractTransformed):
+        return None
+    bijection = peel(node.bijection)
+    while isinstance(bijection, Chain):
+        bijection = peel(bijection[-1])
+    return bijection if isinstance(bijection, InDataUnits) else None
+
+
+def _box_of(units: InDataUnits) -> Box | None:
+    """The support of the units, or None if it is not known by columns."""
+    to_data = peel(units.to_data)
+    if to_data is None:
+        return as_box("real", units.out_shape)
+    return to_data.box if isinstance(to_data, ToSupport) else None
+
+
+def _is_real(box: Box) -> bool:
+    return bool(np.isinf([*box.lower, *box.upper]).all())
+
+
+def _check_same(new: Box, old: Box | None) -> None:
+    if old is None or (new.lower, new.upper, new.circular) != (old.lower, old.upper, old.circular):
+        raise ValueError("support differs from that of an earlier fit, which the distribution keeps: build it anew.")
+
+
+def _dtype_of(dist: Any) -> np.dtype:
+    # Half precision would round the data; densities are computed in float32 in any case.
+    return np.dtype(promoted(float_dtype(dist), jnp.float32))
+
+
+def _as_float64(values: np.ndarray) -> np.ndarray:
+    return values.astype(np.float64)
+
+
+class _Reals(NamedTuple):
+    """The unconstrained values of data."""
+
+    box: Box
+    cut: np.ndarray | None
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        values = _as_float64(values)
+        return values if _is_real(self.box) else to_reals(self.box, values, self.cut, np)[0]
+
+
+def _moments(
+    unconstrain: Callable[[np.ndarray], np.ndarray], x: np.ndarray, weights: np.ndarray | None, dtype: np.dtype
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weighted mean and population standard deviation of each column; 1 for what is constant within rounding."""
+
+    def parts():
+        for portion in portions(x):
+            rows = x[portion]
+            counts = np.ones(len(rows)) if weights is None else weights[portion] / weights.max()
+            yield unconstrain(rows if counts.all() else rows[counts > 0]), counts[counts > 0]
+
+    least, most = np.full(x.shape[1:], np.inf), np.full(x.shape[1:], -np.inf)
+    for values, _ in parts():
+        least, most = np.minimum(least, values.min(0, initial=np.inf)), np.maximum(most, values.max(0, initial=-np.inf))
+    # Counted from the middle in half ranges, nothing over- or underflows.
+    middle, half = least / 2 + most / 2, most / 2 - least / 2
+    half = np.where(half > 0, half, 1)
+    total, mean, squares = 0.0, np.zeros(x.shape[1:]), np.zeros(x.shape[1:])
+    for values, counts in parts():
+        values -= middle
+        values /= half
+        weight = counts.sum()
+        if weight == 0:
+            continue
+        # Means and squares of two sets of rows joined (Chan et al. 1979).
+        own = np.tensordot(counts, values, 1) / weight
+        values -= own
+        shift = own - mean
+        squares += np.tensordot(counts, np.square(values, out=values), 1)
+        squares += shift**2 * (total * weight / (total + weight))
+        mean, total = mean + shift * (weight / (total + weight)), total + weight
+    location, scale = middle + half * mean, half * np.sqrt(squares / total)
+    info = np.finfo(dtype)
+    varies = (scale >= info.tiny) & (scale > info.eps * abs(location))
+    return np.asarray(location, dtype), np.asarray(np.where(varies, scale, 1), dtype)
+
+
+def _widest_gaps(box: Box, x: np.ndarray, weights: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
+    """The middle of the widest gap between the values on each circle; 0 for other columns."""
+    columns = x.reshape(len(x), -1)
+    if weights is not None:
+        columns = columns[weights > 0]
+    lower, upper, circular = (np.broadcast_to(a, shape).ravel() for a in box.columns(np.float64))
+    cut = np.zeros(columns.shape[1])
+    for j in np.flatnonzero(circular):
+        width = upper[j] - lower[j]
+        places = np.unique(np.mod(_as_float64(columns[:, j]) - lower[j], width))
+        gaps = np.diff(places, append=places[0] + width)
+        widest = gaps.argmax()
+        cut[j] = lower[j] + np.mod(places[widest] + gaps[widest] / 2, width)
+    return cut.reshape(shape)
+
+
+def _check_inside(box: Box, x: Any, dtype: np.dtype, name: str = "x") -> None:
+    """Raise a ValueError that names the first column with values outside the box; on circles all are inside."""
+    if _is_real(box):
+        return
+    x = np.asarray(x)
+    least, greatest = box.extremes(dtype)
+    lower, upper, circular = box.columns(dtype)
+    free = np.finfo(dtype).max
+    ends = np.where(circular, -free, least), np.where(circular, free, greatest)
+    least, greatest = (np.broadcast_to(end, x.shape[1:]).ravel() for end in ends)
+
+    def outside(columns, j):
+        with np.errstate(over="ignore"):
+            values = columns.astype(dtype)
+        return ~((values >= least[j]) & (values <= greatest[j]))
+
+    flat = x.reshape(len(x), -1)
+    bad = np.zeros(flat.shape[1], bool)
+    for portion in portions(flat):
+        bad |= outside(flat[portion], slice(None)).any(axis=0)
+    if not bad.any():
+        return
+    j = int(bad.argmax())
+    rows = np.flatnonzero(outside(flat[:, j], j))
+    low, high = (float(np.broadcast_to(end, x.shape[1:]).ravel()[j]) for end in (lower, upper))
+    value = float(flat[rows[0], j].astype(dtype))
+    column = f"column {position(j, x.shape[1:])}" if x.ndim > 1 else ""
+    within, at = (f" in {column}", f", {column}") if column else ("", "")
+    # Subnormal numbers count as 0.
+    at_end = value in (low, high) or low < value < high
+    hint = " The ends have no density: add a little noise, or choose wider ends." if at_end else ""
+    raise ValueError(
+        f"{name} expected {_range(low, high)}{within}, got {value:.7g} at row {rows[0]}{at} "
+        f"(counted from zero); {len(rows)} of {len(x)} rows are outside, {listed(rows.tolist(), 'row')}.{hint}"
+    )
+
+
+def _range(low: float, high: float) -> str:
+    if low == -np.inf:
+        return f"numbers below {high:g}"
+    return f"numbers above {low:g}" if high == np.inf else f"numbers between {low:g} and {high:g}"
+
+
+def _spline_intervals(node: Any) -> Iterator[tuple[float, float]]:
+    """The intervals of all splines in a tree, those in static fields too: a coupling keeps its transformer there."""
+    if isinstance(node, RationalQuadraticSpline):
+        if node.edges != "circular":
+            yield node.interval
+        return
+    if isinstance(node, Sandwich):
+        return
+    if isinstance(node, eqx.Module):
+        children = vars(node).values()
+    else:
+        children = node if isinstance(node, tuple | list) else node.values() if isinstance(node, dict) else ()
+    for child in children:
+        yield from _spline_intervals(child)
+
+
+def _width(interval: tuple[float, float]) -> float:
+    return interval[1] - interval[0]

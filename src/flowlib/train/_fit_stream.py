@@ -1,0 +1,169 @@
+"""A fit to batches that come from the host."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+
+from flowlib._arrays import check_count, default_float
+from flowlib._run_once import run_once
+from flowlib.train._data import as_host_arrays, as_weights, count_validation, data_dtype, mean_weight
+from flowlib.train._data_units import check_support, wrap_circular
+from flowlib.train._fingerprint import fingerprint
+from flowlib.train._losses import AbstractRowLoss
+from flowlib.train._plan import FitPlan
+from flowlib.train._remarks import remark
+from flowlib.train._sources import Batches, FileRows, Source, is_stream
+from flowlib.train._state import Descent, initial_state, trainable_half
+from flowlib.train._stream import StreamEpochs, StreamProblem
+
+# Of a stream, the units come from so many rows.
+_FIRST = 10_000
+
+
+def prepare_stream(
+    key: Any,
+    dist: Any,
+    data: Any,
+    loss_fn: Any,
+    units: Any,
+    weights: Any,
+    val_data: Any,
+    val_weights: Any,
+    val_prop: Any,
+    descent: Descent,
+    batch_size: int,
+    steps_per_epoch: int | None,
+) -> FitPlan:
+    """Look at the first rows, put the distribution into their units, and begin.
+
+    Raises:
+        ValueError: for weights of a stream whose rows have no number, and as `fit_to_data` says.
+    """
+    dtype = data_dtype(trainable_half(dist)[0])
+    seed = tuple(int(word) for word in np.ravel(np.asarray(jr.key_data(key))))
+    train, val = _sources(data, weights, val_data, val_weights, val_prop, batch_size, steps_per_epoch, seed)
+    if (weights is not None or val_weights is not None) and not isinstance(loss_fn, AbstractRowLoss):
+        raise TypeError("weights need a loss by row, an AbstractRowLoss such as MaximumLikelihoodLoss().")
+
+    alike = None
+
+    def prepare(batch, number, of):
+        try:
+            arrays = as_host_arrays(batch.arrays, dist, dtype, batch.rows)
+            if alike is not None:
+                _check_alike(arrays, alike)
+            check_support(dist, arrays[0])
+            return (wrap_circular(dist, arrays[0]), *arrays[1:]), batch.weights
+        except (ValueError, TypeError) as error:
+            place = f"batch {number} of {of} (counted from zero)" if batch.rows is None else of
+            raise type(error)(f"In {place}: {error}") from None
+
+    taken, taken_weights = [], []
+    for number, batch in enumerate(train.source.first(_FIRST)):
+        arrays, batch_weights = prepare(batch, number, "data")
+        alike = alike or [(array.shape[1:], array.dtype) for array in arrays]
+        taken.append(arrays)
+        taken_weights.append(batch_weights)
+    first = tuple(jnp.asarray(np.concatenate(parts)) for parts in zip(*taken, strict=True))
+    first_weights = None if taken_weights[0] is None else np.concatenate(taken_weights)
+    if isinstance(loss_fn, AbstractRowLoss):
+        loss_fn.check(dist, *first)
+    # `prepare` sees it from here on.
+    dist = units(dist, first, first_weights)
+    if isinstance(loss_fn, AbstractRowLoss):
+        remark(dist, first)
+    params, static = trainable_half(dist)
+    state = _begin(key, params, descent.optimizer, descent.averaging is not None)
+
+    def settings():
+        return {"data": train.name, "val_data": "None" if val is None else val.name, "weights": fingerprint(weights)}
+
+    def dispatch(static):
+        problem = StreamProblem(static, loss_fn, descent)
+        return StreamEpochs(problem, train.source, None if val is None else val.source, prepare)
+
+    return FitPlan(static, state, val is not None, settings, dispatch, 1, first, None)
+
+
+def _check_alike(arrays, alike):
+    """Raise unless arrays have the shapes and dtypes of the first batch."""
+    if len(arrays) != len(alike):
+        raise ValueError(f"expected {len(alike)} arrays as in the first batch of data, got {len(arrays)}.")
+    for i, (array, (shape, dtype)) in enumerate(zip(arrays, alike, strict=True)):
+        if (array.shape[1:], array.dtype) != (shape, dtype):
+            name = ("x", "condition")[i] if i < 2 else f"data[{i}]"
+            raise ValueError(
+                f"{name} expected rows of shape {shape} and dtype {dtype} as in the first batch of data, "
+                f"got {array.shape[1:]} and {array.dtype}."
+            )
+
+
+class _Named(NamedTuple):
+    """A source, and what a checkpoint says of it."""
+
+    source: Source
+    name: str
+
+
+def _sources(data, weights, val_data, val_weights, val_prop, batch_size, steps_per_epoch, seed):
+    """The batches for training, and for validation or None."""
+    if steps_per_epoch is not None:
+        check_count(steps_per_epoch, "steps_per_epoch")
+    if not _is_file(data):
+        if weights is not None:
+            raise ValueError("weights need rows that are counted, in arrays or numpy.memmap: got a stream of batches.")
+        train = _Named(Batches(data, steps_per_epoch), f"batches of a {type(data).__name__}")
+    else:
+        if steps_per_epoch is not None:
+            raise ValueError("steps_per_epoch belongs to streams of batches: leave it out for numpy.memmap.")
+        arrays = _host(data)
+        n = len(arrays[0])
+        weights = as_weights(weights, n)
+        order = np.random.default_rng(seed).permutation(np.arange(n, dtype=np.uint32 if n < 2**32 else np.uint64))
+        n_val = count_validation(n, val_prop) if val_data is None else 0
+        rows, val_rows = order[: n - n_val], order[n - n_val :]
+        name = " and ".join(f"{array.dtype}{list(array.shape)}" for array in arrays)
+        train = _Named(FileRows(arrays, _scaled(weights, rows), rows, batch_size, seed), name)
+        if n_val:
+            return train, _Named(FileRows(arrays, _scaled(weights, val_rows), val_rows, batch_size, None), name)
+    if val_data is None:
+        if val_weights is not None:
+            raise ValueError("val_weights belong to val_data: got no val_data.")
+        return train, None
+    if is_stream(val_data) and not _is_file(val_data):
+        if val_weights is not None:
+            raise ValueError("val_weights need rows that are counted: got a stream of batches as val_data.")
+        source = Batches(val_data, None)
+        if not source.can_repeat:
+            raise ValueError(
+                "val_data is read in every epoch: give a list, a loader, or a function that makes a generator."
+            )
+        return train, _Named(source, f"batches of a {type(val_data).__name__}")
+    arrays = _host(val_data)
+    rows = np.arange(len(arrays[0]))
+    weights = _scaled(as_weights(val_weights, len(rows), "val_weights"), rows)
+    return train, _Named(FileRows(arrays, weights, rows, batch_size, None), fingerprint(tuple(map(np.asarray, arrays))))
+
+
+def _is_file(data):
+    return any(isinstance(part, np.memmap) for part in (data if isinstance(data, tuple | list) else (data,)))
+
+
+def _host(data):
+    arrays = tuple(data) if isinstance(data, tuple | list) else (data,)
+    arrays = tuple(array if isinstance(array, np.memmap) else np.asarray(array) for array in arrays)
+    if any(len(array) != len(arrays[0]) for array in arrays) or len(arrays[0]) == 0:
+        raise ValueError(f"data expected arrays with as many rows each, at least one, got {[len(a) for a in arrays]}.")
+    return arrays
+
+
+def _scaled(weights, rows):
+    """Divided by the mean over some rows, so that the sum over a minibatch divided by its rows is unbiased."""
+    return None if weights is None else (weights / mean_weight(weights[rows])).astype(default_float())
+
+
+@run_once
+def _begin(key, params, optimizer, averages):
+    return initial_state(key, params, optimizer, follow_best=True, averages=averages)

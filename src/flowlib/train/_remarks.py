@@ -1,0 +1,27 @@
+"""What a fit tells of its data before it begins."""
+
+from typing import Any
+
+from flowlib._warn import warn_user
+from flowlib.distributions import AbstractDistribution
+from flowlib.errors import DataWarning
+from flowlib.train._data_checks import check_columns
+from flowlib.train._data_units import outside_splines
+
+# Of normal data about one row in a thousand is outside in a few columns, which is no mistake.
+_TOLERATED = 0.01
+
+
+def remark(dist: Any, arrays: tuple[Any, ...]) -> None:
+    """Warn of columns that no density fits, and of rows where splines are straight lines."""
+    if not isinstance(dist, AbstractDistribution) or arrays[0].shape[1:] != dist.shape:
+        return
+    check_columns(*arrays[:2])
+    found = outside_splines(dist, arrays[0])
+    if found is not None and found.rows_outside > _TOLERATED * found.total:
+        lower, upper = found.bound
+        warn_user(
+            f"{found.rows_outside} of {found.total} rows have a value outside the interval ({lower:g}, {upper:g}) of "
+            f"the splines, once standardised; there these are straight lines. Clip outliers, give support=, or widen it.",
+            DataWarning,
+        )

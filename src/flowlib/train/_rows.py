@@ -1,0 +1,82 @@
+"""The rows of a fit: of training and of validation in one set of arrays, and their weights."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from flowlib.train._data import as_arrays, as_weights, check_finite, count_validation
+from flowlib.train._losses import AbstractRowLoss
+from flowlib.train._state import trainable_half
+
+
+class Rows(NamedTuple):
+    """Arrays with one leading length, first the rows of `data`, then those of `val_data`."""
+
+    arrays: tuple[Array, ...]
+    weights: np.ndarray | None
+    # The rows of `data` alone, and how many of all rows are for validation.
+    given: tuple[Array, ...]
+    n_val: int
+
+    @property
+    def n_given(self) -> int:
+        """The number of rows of `data`."""
+        return len(self.given[0])
+
+    @property
+    def given_weights(self) -> np.ndarray | None:
+        """Their weights."""
+        return None if self.weights is None else self.weights[: self.n_given]
+
+
+def gather_rows(
+    dist: Any, data: Any, loss_fn: Any, weights: Any, val_data: Any, val_weights: Any, val_prop: Any
+) -> Rows:
+    """Check and join what a fit is given.
+
+    Raises:
+        NonFiniteDataError, ValueError, TypeError: as `fit_to_data` says.
+    """
+    params, _ = trainable_half(dist)
+    arrays = as_arrays(data, dist, params)
+    n_given, by_row = len(arrays[0]), isinstance(loss_fn, AbstractRowLoss)
+    if (weights is not None or val_weights is not None) and not by_row:
+        raise TypeError("weights need a loss by row, an AbstractRowLoss such as MaximumLikelihoodLoss().")
+    weights = as_weights(weights, n_given)
+    if val_data is None:
+        if val_weights is not None:
+            raise ValueError("val_weights belong to val_data: got no val_data.")
+        n_val = count_validation(n_given, val_prop)
+    check_finite(arrays)
+    if by_row:
+        loss_fn.check(dist, *arrays)
+    if val_data is None:
+        return Rows(arrays, weights, arrays, n_val)
+
+    val = as_arrays(val_data, dist, params, "val_data ")
+    _check_alike(arrays, val)
+    check_finite(val, "val_data ")
+    n_val = len(val[0])
+    val_weights = as_weights(val_weights, n_val, "val_weights")
+    if weights is not None or val_weights is not None:
+        parts = (weights, n_given), (val_weights, n_val)
+        weights = np.concatenate([np.ones(n) if part is None else part for part, n in parts])
+    # In NumPy, which compiles nothing.
+    joined = (np.concatenate([np.asarray(a), np.asarray(b)]) for a, b in zip(arrays, val, strict=True))
+    return Rows(tuple(map(jnp.asarray, joined)), weights, arrays, n_val)
+
+
+def _check_alike(arrays, val):
+    if len(arrays) != len(val):
+        raise ValueError(f"val_data expected {len(arrays)} arrays as data has, got {len(val)}.")
+    for i, (array, val_array) in enumerate(zip(arrays, val, strict=True)):
+        want, got = (jax.ShapeDtypeStruct(a.shape[1:], a.dtype) for a in (array, val_array))
+        if want != got:
+            name = ("x", "condition")[i] if i < 2 else f"data[{i}]"
+            raise ValueError(
+                f"val_data {name} expected rows of shape {want.shape} and dtype {want.dtype} as in data, "
+                f"got {got.shape} and {got.dtype}."
+            )
