@@ -12,7 +12,6 @@ import sys
 import time
 from pathlib import Path
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -23,7 +22,7 @@ from sklearn.datasets import load_breast_cancer
 from sklearn.mixture import GaussianMixture
 
 import flowlib
-from flowlib.bijections import Affine, RationalQuadraticSpline
+from flowlib.bijections import RationalQuadraticSpline
 from flowlib.distributions import StandardNormal, Transformed
 from flowlib.flows import coupling_flow, masked_autoregressive_flow
 from flowlib.train import fit_to_data, fit_to_variational_target
@@ -55,8 +54,6 @@ def tabular_density(test: np.ndarray, rows: np.ndarray) -> bool:
     print(f"\n1. Breast cancer data: {len(rows)} rows to fit, {len(test)} held out, {rows.shape[1]} columns")
     mean, std = rows.mean(axis=0), rows.std(axis=0)
     flow = masked_autoregressive_flow(jr.key(1), base_dist=StandardNormal((len(mean),)), flow_layers=4)
-    # The flow works on standardised columns; the frozen last map brings them back to their own units.
-    flow = Transformed(flow, flowlib.freeze(Affine(mean, std)))
     flow, _ = fit_to_data(
         jr.key(2),
         flow,
@@ -101,16 +98,6 @@ def best_mixture(rows: np.ndarray) -> GaussianMixture:
     return GaussianMixture(**best.get_params()).fit(rows)
 
 
-class Standardise(eqx.Module):
-    """An embedding: the condition less its mean, in standard deviations."""
-
-    mean: jax.Array
-    std: jax.Array
-
-    def __call__(self, condition):
-        return (condition - self.mean) / self.std
-
-
 def conditional_density(rows: np.ndarray, names: list[str]) -> bool:
     """The largest area and concavity of a tumour's cells given their mean radius and texture."""
     events, conditions = ["worst area", "worst concavity"], ["mean radius", "mean texture"]
@@ -119,17 +106,13 @@ def conditional_density(rows: np.ndarray, names: list[str]) -> bool:
     x = rows[:, [names.index(name) for name in conditions]]
     (y_test, y), (x_test, x) = (np.split(z, [N_TEST]) for z in (y, x))
 
-    embedding = flowlib.freeze(Standardise(jnp.asarray(x.mean(axis=0)), jnp.asarray(x.std(axis=0))))
     flow = coupling_flow(
         jr.key(4),
         base_dist=StandardNormal((2,)),
         cond_dim=2,
-        embedding=embedding,
-        raw_cond_shape=(2,),
         flow_layers=6,
         nn_width=20,
     )
-    flow = Transformed(flow, flowlib.freeze(Affine(y.mean(axis=0), y.std(axis=0))))
     flow, _ = fit_to_data(
         jr.key(5), flow, (y, x), learning_rate=3e-3, max_epochs=300, max_patience=30, val_prop=VAL_PROP
     )

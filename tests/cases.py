@@ -352,6 +352,7 @@ BIJECTIONS: list[Case] = [
         default=2,
         sizes=(2,),
         special=lambda b: (-2.0, 2.0),
+        noise=0.3,
     ),
     *entry("Coupling_mask", lambda key, d: alternating(key, d), default=5, special=lambda b: (-2.0, 2.0)),
     *entry("Coupling_joint", lambda key, d: joint_coupling(key, d), default=2, infinite=UNBOUNDED),

@@ -1,5 +1,6 @@
 """Fitting distributions to data and to unnormalised densities."""
 
+from flowlib.train._ensemble import fit_ensemble_to_data as fit_ensemble_to_data
 from flowlib.train._fit import fit_to_data as fit_to_data
 from flowlib.train._history import EpochHistory as EpochHistory
 from flowlib.train._history import FitReport as FitReport
@@ -11,4 +12,5 @@ from flowlib.train._losses import AbstractRowLoss as AbstractRowLoss
 from flowlib.train._losses import ContrastiveLoss as ContrastiveLoss
 from flowlib.train._losses import ElboLoss as ElboLoss
 from flowlib.train._losses import MaximumLikelihoodLoss as MaximumLikelihoodLoss
+from flowlib.train._optimizer import decay_mask as decay_mask
 from flowlib.train._optimizer import step as step

@@ -16,10 +16,13 @@ import jax.numpy as jnp
 import jax.random as jr
 import jax.tree_util as jtu
 import numpy as np
+from jax.sharding import NamedSharding
 
 from flowlib._arrays import check_count
 from flowlib._version import __version__
 from flowlib.errors import CheckpointError, CheckpointMismatchError, CheckpointWarning
+from flowlib.train._mesh import put
+from flowlib.train._processes import on_host
 
 VERSION = 1
 
@@ -43,16 +46,22 @@ class Checkpoints:
         keep: how many of the newest files to keep.
         settings: what must be equal for a fit to go on from a checkpoint: short strings (see `fingerprint`) by
             the names that an error message uses.
+        writes: whether this process writes; another one then only reads what is there, and calls `save` all the same.
 
     Raises:
         CheckpointError: if the directory cannot be created or written to.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], *, keep: int = 3, settings: dict[str, str]):
+    def __init__(
+        self, directory: str | os.PathLike[str], *, keep: int = 3, settings: dict[str, str], writes: bool = True
+    ):
         # Absolute, since the working directory can change during a fit.
         self.directory = Path(directory).absolute()
         self.keep = check_count(keep, "keep")
         self.settings = dict(settings)
+        self.writes = writes
+        if not writes:
+            return
         with _as_checkpoint_error(f"Cannot keep checkpoints in {self.directory}"):
             self.directory.mkdir(parents=True, exist_ok=True)
             for leftover in self.directory.glob(_TEMPORARY):
@@ -81,7 +90,9 @@ class Checkpoints:
             "record": record,
             "leaves": [_describe(name, leaf) for name, leaf in leaves],
         }
-        arrays = jax.device_get([jr.key_data(leaf) if _is_key(leaf) else leaf for _, leaf in leaves])
+        arrays = [on_host(jr.key_data(leaf) if _is_key(leaf) else leaf) for _, leaf in leaves]
+        if not self.writes:
+            return
         body = [json.dumps(header).encode() + b"\n", *map(_bytes_of, arrays)]
         with _as_checkpoint_error(f"Cannot write the checkpoint {path}"):
             temporary = _temporary(self.directory, [_seal(body), *body])
@@ -100,8 +111,8 @@ class Checkpoints:
     def load(self, skeleton: Any) -> tuple[int, Any, dict[str, Any]] | None:
         """Number, tree and record of the newest whole checkpoint, or None if there is none.
 
-        Torn and damaged files are passed over with one `CheckpointWarning` that names them. The leaves go to
-        JAX's default device.
+        Torn and damaged files are passed over with one `CheckpointWarning` that names them. The leaves go where those
+        of the skeleton are on a mesh, and else to JAX's default device.
 
         Args:
             skeleton: a tree like the one that was saved, of arrays or of `jax.ShapeDtypeStruct`.
@@ -146,11 +157,15 @@ class Checkpoints:
         self._check_leaves(path, header["leaves"], [_describe(name, leaf) for name, leaf in leaves])
         offset, values = 0, []
         for (_, leaf), entry in zip(leaves, header["leaves"], strict=True):
-            raw = jax.eval_shape(jr.key_data, leaf) if _is_key(leaf) else leaf
+            raw = leaf
+            if _is_key(leaf):
+                # Of an array, a program that `save` has run too.
+                raw = jr.key_data(leaf) if isinstance(leaf, jax.Array) else jax.eval_shape(jr.key_data, leaf)
             array = np.ndarray(raw.shape, raw.dtype, buffer=payload, offset=offset)
             offset += array.nbytes
+            sharding = leaf.sharding if isinstance(leaf.sharding, NamedSharding) else None
             # Copied, so that a fit can donate it and the file does not stay in memory.
-            value = jnp.array(array)
+            value = jnp.array(array) if sharding is None else put(np.array(array), sharding)
             values.append(jr.wrap_key_data(value, impl=entry["impl"]) if _is_key(leaf) else value)
         return jtu.tree_structure(skeleton).unflatten(values)
 

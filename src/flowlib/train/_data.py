@@ -130,7 +130,7 @@ def _name(i: int) -> str:
 
 
 def as_weights(weights: Any, rows: int, name: str = "weights") -> np.ndarray | None:
-    """Sample weights, one a row; None stays None.
+    """Sample weights, one a row, over the largest of them; None stays None.
 
     Raises:
         TypeError: if they are not real numbers.
@@ -138,7 +138,10 @@ def as_weights(weights: Any, rows: int, name: str = "weights") -> np.ndarray | N
     """
     if weights is None:
         return None
-    array = np.asarray(real_array(weights, name), np.float64)
+    with np.errstate(over="ignore"):
+        real_array(weights, name)
+    # Importance weights can be beyond float32.
+    array = np.asarray(weights, np.float64)
     if array.shape != (rows,):
         raise ValueError(f"{name} expected one number a row, of shape ({rows},), got {array.shape}.")
     bad = np.flatnonzero(~((array >= 0) & np.isfinite(array)))
@@ -148,7 +151,8 @@ def as_weights(weights: Any, rows: int, name: str = "weights") -> np.ndarray | N
         )
     if not array.any():
         raise ValueError(f"{name} expected at least one above 0, got all 0.")
-    return array
+    # Their scale means nothing, and might not be one of float32.
+    return array / array.max()
 
 
 def mean_weight(weights: np.ndarray) -> float:

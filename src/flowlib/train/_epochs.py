@@ -1,6 +1,7 @@
 """Whole epochs on the device: shuffling, the steps and the validation of many epochs in one dispatch."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from flowlib._arrays import default_float
 from flowlib._random import shuffled
 from flowlib.train._losses import AbstractRowLoss
+from flowlib.train._mesh import Layout
 from flowlib.train._state import Descent, TrainState, epoch_key, judge, validation_key
 
 # Room for the losses of one dispatch, and so the most epochs in one.
@@ -25,13 +27,15 @@ class EpochProblem(eqx.Module):
 
     static: Any
     arrays: tuple[Array, ...]
-    train_rows: Int[Array, " train"]
-    val_rows: Int[Array, " val"]
+    train_rows: Int[Array, "*members train"]
+    val_rows: Int[Array, "*members val"]
     # Of all rows; their mean is 1 over the training rows, and over the validation rows. None if all are 1.
-    weights: Float[Array, " rows"] | None
+    weights: Float[Array, "*members rows"] | None
     loss_fn: Callable[..., Array]
     descent: Descent
     batch_size: int = eqx.field(static=True)
+    # On a mesh, where what lies.
+    layout: Layout | None = eqx.field(static=True, default=None)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -40,6 +44,8 @@ class EpochProblem(eqx.Module):
     def batch_loss(self, params: Any, rows: Array, count: Array | None, key: Array) -> Array:
         """The mean loss over the rows; with a `count` (and a loss by row), over the first so many of them."""
         batch = [array[rows] for array in self.arrays]
+        if self.layout is not None:
+            batch = [self.layout.split(array) for array in batch]
         weights = None if self.weights is None else self.weights[rows]
         return batch_loss(self.loss_fn, params, self.static, batch, weights, count, key)
 
@@ -90,8 +96,27 @@ def run_epochs(
     Returns:
         The state, and the training and validation loss of each epoch that was run.
     """
-    problem, epochs = problem_and_epochs
+    return _run(*problem_and_epochs, state)
 
+
+# Not donated: the problem and the number of epochs.
+@partial(eqx.filter_jit, donate="warn-except-first")
+def run_ensemble(
+    problem_and_epochs: tuple[EpochProblem, Int[Array, ""]], states: TrainState
+) -> tuple[TrainState, Float[Array, "members epochs 2"]]:
+    """`run_epochs` of many fits at once; states, the problem's static part, its rows and weights are stacked."""
+    problem, epochs = problem_and_epochs
+    arrays, rest = eqx.partition(problem.static, eqx.is_array)
+
+    def one(arrays, train_rows, val_rows, weights, state):
+        static = eqx.combine(arrays, rest)
+        own = replace(problem, static=static, train_rows=train_rows, val_rows=val_rows, weights=weights)
+        return _run(own, epochs, state)
+
+    return jax.vmap(one)(arrays, problem.train_rows, problem.val_rows, problem.weights, states)
+
+
+def _run(problem, epochs, state):
     def proceed(carry):
         done, state, _ = carry
         return (done < epochs) & state.running
@@ -99,11 +124,17 @@ def run_epochs(
     def epoch(carry):
         done, state, history = carry
         state, train_loss, val_loss = _epoch(problem, state)
+        state = settled(problem.layout, state)
         return done + 1, state, history.at[done].set(jnp.stack([train_loss, val_loss]))
 
     history = jnp.full((MAX_EPOCHS, 2), jnp.nan, default_float())
     _, state, history = jax.lax.while_loop(proceed, epoch, (jnp.zeros((), jnp.int32), state, history))
-    return state, history
+    return settled(problem.layout, (state, history))
+
+
+def settled(layout: Layout | None, tree: Any) -> Any:
+    """The same values, on a mesh where its layout wants them; so that a dispatch gives what the next one takes."""
+    return tree if layout is None else layout.settled(tree)
 
 
 def _epoch(problem, state):
@@ -128,7 +159,8 @@ def _train(problem, state, rows, key):
     def step(state, batch):
         rows, count, number = batch
         loss_fn = partial(problem.batch_loss, rows=rows, count=count, key=jr.fold_in(key, number))
-        return taken(problem.descent.advance, state, loss_fn)
+        state, out = taken(problem.descent.advance, state, loss_fn)
+        return settled(problem.layout, state), out
 
     state, (losses, good, last) = _scan(step, state, batches)
     return state, _row_mean(losses, batches.counts, good | last), _row_mean(losses, batches.counts, good)

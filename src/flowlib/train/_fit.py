@@ -3,16 +3,20 @@
 import math
 import os
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, Literal, TypeVar
 
 import equinox as eqx
+import jax
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
 from flowlib._arrays import check_count, check_key
 from flowlib.bijections import Invert, rebuild_drift
 from flowlib.distributions import AbstractTransformed
+from flowlib.errors import CheckpointError
 from flowlib.train._data_units import in_data_units
 from flowlib.train._diagnose import culprit
 from flowlib.train._fingerprint import fingerprint
@@ -21,10 +25,12 @@ from flowlib.train._fit_stream import prepare_stream
 from flowlib.train._history import EpochHistory
 from flowlib.train._loop import Callback, Loop
 from flowlib.train._losses import AbstractRowLoss, MaximumLikelihoodLoss
+from flowlib.train._mesh import as_layout, check_divides
 from flowlib.train._optimizer import check_optimizer
-from flowlib.train._options import check_host_options, check_weight_of_past, fit_limits
+from flowlib.train._options import check_ema, check_host_options, fit_limits
+from flowlib.train._processes import ALONE
 from flowlib.train._progress import warn_of_failure, warn_of_interrupt
-from flowlib.train._sources import is_stream
+from flowlib.train._sources import is_file, is_stream
 from flowlib.train._state import FAILURES, Descent, Status, combined
 
 T = TypeVar("T")
@@ -63,6 +69,7 @@ def fit_to_data(
     checkpoint_every: int = 10,
     checkpoint_keep: int = 3,
     checkpoint_errors: Literal["raise", "warn"] = "raise",
+    mesh: Mesh | None = None,
 ) -> tuple[T, EpochHistory]:
     """Fit a distribution to data by minibatches, with early stopping on held-out rows.
 
@@ -127,6 +134,18 @@ def fit_to_data(
         checkpoint_keep: how many checkpoints stay.
         checkpoint_errors: "raise" stops the fit when a checkpoint cannot be written, with a `CheckpointError` whose
             `fitted` and `losses` are what would have been returned; "warn" goes on without.
+        mesh: devices to train on together: a batch is divided among them, and the losses are those of one device to
+            rounding. `batch_size` is of the whole batch, and must divide evenly. The rows are divided along the
+            axis "data", or else the first one; along an axis "model", if there is one, wide parameters are, each along
+            its longest axis that divides evenly, and stay so in the distribution that is returned. All else
+            is on every device.
+
+            Under `jax.distributed` with several processes all make the same call, with a mesh of all devices.
+            Arrays, and `numpy.memmap` files, must be the same in each. Of a stream each process gives batches of its
+            own rows, as many in every process and of as many rows: a step takes one of each, joined. Location and
+            scale come from the first rows of all. Process 0 writes checkpoints, to a directory that all share;
+            callbacks are called in every process, and a wish of one to stop stops all. Each is given the whole
+            result.
 
     Returns:
         The fitted distribution, and `{"train": [...], "val": [...]}`: the mean losses of each epoch as floats. Where a
@@ -149,74 +168,91 @@ def fit_to_data(
     descent = Descent(
         optimizer,
         check_optimizer(optimizer, learning_rate),
-        None if ema is None else check_weight_of_past(ema, "ema"),
+        check_ema(ema),
         limits,
         max_skipped > 0,
     )
     loss_fn = MaximumLikelihoodLoss() if loss_fn is None else loss_fn
     units = partial(in_data_units, standardise=standardise, support=support)
-    if is_stream(data):
-        plan = prepare_stream(
-            key,
-            dist,
-            data,
-            loss_fn,
-            units,
-            weights,
-            val_data,
-            val_weights,
-            val_prop,
-            descent,
-            batch_size,
-            steps_per_epoch,
-        )
-    else:
-        if steps_per_epoch is not None:
-            raise ValueError("steps_per_epoch belongs to streams of batches: leave it out for arrays.")
-        plan = prepare_rows(
-            key, dist, data, loss_fn, units, weights, val_data, val_weights, val_prop, descent, batch_size
-        )
+    layout = as_layout(mesh)
+    processes = ALONE if layout is None else layout.processes
+    if not is_stream(data) or is_file(data):
+        check_divides(layout, batch_size)
+    # A mesh that the caller has set would be asked for in every operation, where its axes are explicit.
+    with nullcontext() if layout is None else jax.set_mesh(None):
+        if is_stream(data):
+            plan = prepare_stream(
+                key,
+                dist,
+                data,
+                loss_fn,
+                units,
+                weights,
+                val_data,
+                val_weights,
+                val_prop,
+                descent,
+                batch_size,
+                steps_per_epoch,
+                layout,
+            )
+        else:
+            if steps_per_epoch is not None:
+                raise ValueError("steps_per_epoch belongs to streams of batches: leave it out for arrays.")
+            plan = prepare_rows(
+                key, dist, data, loss_fn, units, weights, val_data, val_weights, val_prop, descent, batch_size, layout
+            )
 
-    def settings():
-        return {
-            "key": fingerprint(key),
-            "distribution": fingerprint(dist),
-            **plan.settings(),
-            "loss_fn": fingerprint(loss_fn),
-            "optimizer": fingerprint(optimizer),
-            "learning_rate": fingerprint(learning_rate),
-            "batch_size": fingerprint(batch_size),
-            "max_patience": fingerprint((max_patience, max_patience_steps, min_improvement)),
-            "max_skipped": fingerprint(max_skipped),
-            "ema": fingerprint(ema),
-            "standardise": fingerprint(standardise),
-            "support": fingerprint(support),
-        }
+        def settings():
+            return {
+                "key": fingerprint(key),
+                "distribution": fingerprint(dist),
+                **plan.settings(),
+                "loss_fn": fingerprint(loss_fn),
+                "optimizer": fingerprint(optimizer),
+                "learning_rate": fingerprint(learning_rate),
+                "batch_size": fingerprint(batch_size),
+                "max_patience": fingerprint((max_patience, max_patience_steps, min_improvement)),
+                "max_skipped": fingerprint(max_skipped),
+                "ema": fingerprint(ema),
+                "standardise": fingerprint(standardise),
+                "support": fingerprint(support),
+            }
 
-    static, state, resumed = plan.static, plan.state, False
-    history = EpochHistory(validated=plan.validated)
-    checkpoints = host.plan(settings, eqx.filter(static, eqx.is_array))
-    if checkpoints is not None:
-        state, constant, resumed = checkpoints.load(state, history)
-        static = eqx.combine(constant, static)
+        if processes.count > 1:
+            given = {"key": fingerprint(key), "distribution": fingerprint(dist), "batch_size": str(batch_size)}
+            processes.check_same(given | plan.settings())
+        static, state, resumed = plan.static, plan.state, False
+        history = EpochHistory(validated=plan.validated)
+        plan_checkpoints = partial(host.plan, settings, eqx.filter(static, eqx.is_array), processes)
+        checkpoints = processes.in_step("Beginning checkpoints", plan_checkpoints, error=CheckpointError)
+        if checkpoints is not None:
+            state, constant, resumed = processes.in_step(
+                "Reading the checkpoint", partial(checkpoints.load, state, history), lambda _: (history.done,),
+                "must find the same one in every process, in one directory that all share", CheckpointError,
+            )  # fmt: skip
+            static = eqx.combine(constant, static)
 
-    def note(state):
-        return {"patience": f"{int(state.fruitless)}/{max_patience}"}
+        def note(state):
+            return {"patience": f"{int(state.fruitless)}/{max_patience}"}
 
-    loop = Loop(
-        "epoch", max_epochs, plan.longest, history, plan.dispatch(static), partial(combined, static), host.callbacks,
-        host.max_seconds, show_progress, checkpoints, resumed, note=note,
-    )  # fmt: skip
-    state = loop.run(state)
+        loop = Loop(
+            "epoch", max_epochs, plan.longest, history, plan.dispatch(static), partial(combined, static),
+            host.callbacks, host.max_seconds, show_progress and processes.index == 0, checkpoints, resumed, note=note,
+            processes=processes,
+        )  # fmt: skip
+        state = loop.run(state)
+        if layout is not None:
+            state = layout.own(state)
 
-    _warn_of_end(state, static, plan, loss_fn, history, return_best)
-    fitted = combined(static, state.best_params if return_best else state.judged)
-    if isinstance(loss_fn, AbstractRowLoss):
-        _warn_of_drift(fitted, *plan.sample)
-    if loop.failure is not None:
-        loop.failure.fitted, loop.failure.losses = fitted, history
-        raise loop.failure
-    return fitted, history
+        _warn_of_end(state, static, plan, loss_fn, history, return_best)
+        fitted = combined(static, state.best_params if return_best else state.judged)
+        if isinstance(loss_fn, AbstractRowLoss):
+            _warn_of_drift(fitted, *plan.sample)
+        if loop.failure is not None:
+            loop.failure.fitted, loop.failure.losses = fitted, history
+            raise loop.failure
+        return fitted, history
 
 
 def _warn_of_end(state, static, plan, loss_fn, losses, return_best):

@@ -1,23 +1,26 @@
 """A fit to rows that are all on the device."""
 
 import zlib
+from dataclasses import replace
 from typing import Any
 
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from jaxtyping import Array, PRNGKeyArray
 
 from flowlib._arrays import default_float
 from flowlib._run_once import run_once
-from flowlib.train._data import split_rows
+from flowlib.train._data import mean_weight, split_rows
 from flowlib.train._data_units import check_support, wrap_circular
 from flowlib.train._epochs import MAX_EPOCHS, EpochProblem, run_epochs
 from flowlib.train._fingerprint import fingerprint
 from flowlib.train._losses import AbstractRowLoss
+from flowlib.train._mesh import Layout
 from flowlib.train._plan import FitPlan
 from flowlib.train._remarks import remark
 from flowlib.train._rows import gather_rows
-from flowlib.train._state import Descent, initial_state, trainable_half
+from flowlib.train._state import Descent, TrainState, initial_state, trainable_half
 
 _OWN_KEYS = zlib.crc32(b"fit_to_data")
 
@@ -34,43 +37,72 @@ def prepare_rows(
     val_prop: Any,
     descent: Descent,
     batch_size: int,
+    layout: Layout | None,
 ) -> FitPlan:
     """Check the data, put the distribution into their units, and begin."""
     rows = gather_rows(dist, data, loss_fn, weights, val_data, val_weights, val_prop)
     dist = units(dist, rows.given, rows.given_weights)
     arrays = (wrap_circular(dist, rows.arrays[0]), *rows.arrays[1:])
-    check_support(dist, arrays[0][rows.n_given :], "val_data x")
+    if len(arrays[0]) > rows.n_given:
+        # In NumPy, which compiles nothing.
+        check_support(dist, np.asarray(arrays[0])[rows.n_given :], "val_data x")
     if isinstance(loss_fn, AbstractRowLoss):
         remark(dist, rows.given)
     params, static = trainable_half(dist)
     row_weights = None if rows.weights is None else jnp.asarray(rows.weights.astype(default_float()))
-    state, train_rows, val_rows, row_weights = _begin(
-        key, params, descent.optimizer, row_weights, len(rows.arrays[0]), rows.n_given, rows.n_val,
-        descent.averaging is not None,
-    )  # fmt: skip
+    sizes = len(rows.arrays[0]), rows.n_given, rows.n_val
+    averages = descent.averaging is not None
+    if layout is not None:
+        key, row_weights = layout.replicated(key), layout.replicated(row_weights)
+        first = _begin_on(layout, key, layout.placed(params), descent.optimizer, row_weights, *sizes, averages)
+    else:
+        first = _begin(key, params, descent.optimizer, row_weights, *sizes, averages)
+    state, train_rows, val_rows, row_weights = first
+
+    if rows.weights is not None:
+        for part in filter(len, (train_rows, val_rows)):
+            mean_weight(rows.weights[np.asarray(part)])
 
     def settings():
         arrays = {_name(i): fingerprint(array) for i, array in enumerate(rows.arrays)}
         return {**arrays, "weights": fingerprint(rows.weights), "rows": fingerprint((rows.n_given, rows.n_val))}
 
     def dispatch(static):
-        problem = EpochProblem(static, arrays, train_rows, val_rows, row_weights, loss_fn, descent, batch_size)
+        problem = EpochProblem(static, arrays, train_rows, val_rows, row_weights, loss_fn, descent, batch_size, layout)
+        if layout is not None:
+            on_all = layout.replicated((arrays, loss_fn, descent))
+            problem = replace(
+                problem, static=layout.placed(static), arrays=on_all[0], loss_fn=on_all[1], descent=on_all[2]
+            )
 
         def run(epochs, state, cut):
-            return *run_epochs((problem, jnp.asarray(np.asarray(epochs, np.int32))), state), True
+            epochs = np.asarray(epochs, np.int32)
+            epochs = jnp.asarray(epochs) if layout is None else layout.replicated(epochs)
+            return *run_epochs((problem, epochs), state), True
 
         return run
 
     steps = -(-len(train_rows) // min(batch_size, len(train_rows)))
-    return FitPlan(static, state, rows.n_val > 0, settings, dispatch, MAX_EPOCHS, arrays, steps)
+    # Looked at beside parameters that are elsewhere than a user may have put the rows.
+    sample = arrays if layout is None else tuple(jnp.asarray(np.asarray(array)) for array in arrays)
+    return FitPlan(static, state, rows.n_val > 0, settings, dispatch, MAX_EPOCHS, sample, steps)
 
 
 def _name(i):
     return ("x", "condition")[i] if i < 2 else f"data[{i}]"
 
 
-@run_once
-def _begin(key, params, optimizer, weights, n_all, n_given, n_val, averages):
+def begin(
+    key: PRNGKeyArray,
+    params: Any,
+    optimizer: Any,
+    weights: Array | None,
+    n_all: int,
+    n_given: int,
+    n_val: int,
+    averages: bool,
+) -> tuple[TrainState, Array, Array, Array | None]:
+    """The first state, the rows for training and for validation, and weights of mean 1 over each; run it compiled."""
     # A shuffle sorts the very bits that the caller may have drawn the rows from with the same key split.
     split_key, key = jr.split(jr.fold_in(key, _OWN_KEYS))
     if n_all > n_given:
@@ -84,3 +116,11 @@ def _begin(key, params, optimizer, weights, n_all, n_given, n_val, averages):
             weights = weights.at[rows].divide(weights[rows].mean())
     state = initial_state(key, params, optimizer, follow_best=True, averages=averages)
     return state, train_rows, val_rows, weights
+
+
+_begin = run_once(begin)
+
+
+@run_once
+def _begin_on(layout, *arguments):
+    return layout.settled(begin(*arguments))

@@ -10,11 +10,14 @@ from flowlib._arrays import check_count, default_float
 from flowlib._run_once import run_once
 from flowlib.train._data import as_host_arrays, as_weights, count_validation, data_dtype, mean_weight
 from flowlib.train._data_units import check_support, wrap_circular
+from flowlib.train._epochs import settled
 from flowlib.train._fingerprint import fingerprint
 from flowlib.train._losses import AbstractRowLoss
+from flowlib.train._mesh import Layout
 from flowlib.train._plan import FitPlan
+from flowlib.train._processes import ALONE
 from flowlib.train._remarks import remark
-from flowlib.train._sources import Batches, FileRows, Source, is_stream
+from flowlib.train._sources import Batches, FileRows, Source, is_file, is_stream
 from flowlib.train._state import Descent, initial_state, trainable_half
 from flowlib.train._stream import StreamEpochs, StreamProblem
 
@@ -35,6 +38,7 @@ def prepare_stream(
     descent: Descent,
     batch_size: int,
     steps_per_epoch: int | None,
+    layout: Layout | None,
 ) -> FitPlan:
     """Look at the first rows, put the distribution into their units, and begin.
 
@@ -43,7 +47,9 @@ def prepare_stream(
     """
     dtype = data_dtype(trainable_half(dist)[0])
     seed = tuple(int(word) for word in np.ravel(np.asarray(jr.key_data(key))))
-    train, val = _sources(data, weights, val_data, val_weights, val_prop, batch_size, steps_per_epoch, seed)
+    processes = ALONE if layout is None else layout.processes
+    part = processes.index, processes.count
+    train, val = _sources(data, weights, val_data, val_weights, val_prop, batch_size, steps_per_epoch, seed, part)
     if (weights is not None or val_weights is not None) and not isinstance(loss_fn, AbstractRowLoss):
         raise TypeError("weights need a loss by row, an AbstractRowLoss such as MaximumLikelihoodLoss().")
 
@@ -60,13 +66,27 @@ def prepare_stream(
             place = f"batch {number} of {of} (counted from zero)" if batch.rows is None else of
             raise type(error)(f"In {place}: {error}") from None
 
-    taken, taken_weights = [], []
-    for number, batch in enumerate(train.source.first(_FIRST)):
-        arrays, batch_weights = prepare(batch, number, "data")
-        alike = alike or [(array.shape[1:], array.dtype) for array in arrays]
-        taken.append(arrays)
-        taken_weights.append(batch_weights)
-    first = tuple(jnp.asarray(np.concatenate(parts)) for parts in zip(*taken, strict=True))
+    def look():
+        nonlocal alike
+        taken, taken_weights = [], []
+        for number, batch in enumerate(train.source.first(-(-_FIRST // processes.count) if shards else _FIRST)):
+            arrays, batch_weights = prepare(batch, number, "data")
+            alike = alike or [(array.shape[1:], array.dtype) for array in arrays]
+            taken.append(arrays)
+            taken_weights.append(batch_weights)
+        if shards and layout is not None:
+            layout.check_stream(len(taken[0][0]))
+        return tuple(map(np.concatenate, zip(*taken, strict=True))), taken_weights
+
+    # Of files, every process sees all rows.
+    shards = isinstance(train.source, Batches)
+    first, taken_weights = processes.in_step(
+        "Looking at the first batches", look, lambda looked: (len(looked[0]), len(looked[0][0])),
+        "must find as many arrays and rows in every process",
+    )  # fmt: skip
+    if shards:
+        first = map(processes.joined, first)
+    first = tuple(map(jnp.asarray, first))
     first_weights = None if taken_weights[0] is None else np.concatenate(taken_weights)
     if isinstance(loss_fn, AbstractRowLoss):
         loss_fn.check(dist, *first)
@@ -75,13 +95,18 @@ def prepare_stream(
     if isinstance(loss_fn, AbstractRowLoss):
         remark(dist, first)
     params, static = trainable_half(dist)
-    state = _begin(key, params, descent.optimizer, descent.averaging is not None)
+    if layout is not None:
+        params, key = layout.placed(params), layout.replicated(key)
+    state = _begin(key, params, descent.optimizer, descent.averaging is not None, layout)
 
     def settings():
         return {"data": train.name, "val_data": "None" if val is None else val.name, "weights": fingerprint(weights)}
 
     def dispatch(static):
-        problem = StreamProblem(static, loss_fn, descent)
+        problem = StreamProblem(static, loss_fn, descent, layout)
+        if layout is not None:
+            on_all = layout.replicated((loss_fn, descent))
+            problem = StreamProblem(layout.placed(static), on_all[0], on_all[1], layout)
         return StreamEpochs(problem, train.source, None if val is None else val.source, prepare)
 
     return FitPlan(static, state, val is not None, settings, dispatch, 1, first, None)
@@ -107,11 +132,11 @@ class _Named(NamedTuple):
     name: str
 
 
-def _sources(data, weights, val_data, val_weights, val_prop, batch_size, steps_per_epoch, seed):
+def _sources(data, weights, val_data, val_weights, val_prop, batch_size, steps_per_epoch, seed, part):
     """The batches for training, and for validation or None."""
     if steps_per_epoch is not None:
         check_count(steps_per_epoch, "steps_per_epoch")
-    if not _is_file(data):
+    if not is_file(data):
         if weights is not None:
             raise ValueError("weights need rows that are counted, in arrays or numpy.memmap: got a stream of batches.")
         train = _Named(Batches(data, steps_per_epoch), f"batches of a {type(data).__name__}")
@@ -121,18 +146,20 @@ def _sources(data, weights, val_data, val_weights, val_prop, batch_size, steps_p
         arrays = _host(data)
         n = len(arrays[0])
         weights = as_weights(weights, n)
-        order = np.random.default_rng(seed).permutation(np.arange(n, dtype=np.uint32 if n < 2**32 else np.uint64))
+        order = np.arange(n, dtype=np.uint32 if n < 2**32 else np.uint64)
+        np.random.default_rng(seed).shuffle(order)
         n_val = count_validation(n, val_prop) if val_data is None else 0
         rows, val_rows = order[: n - n_val], order[n - n_val :]
         name = " and ".join(f"{array.dtype}{list(array.shape)}" for array in arrays)
-        train = _Named(FileRows(arrays, _scaled(weights, rows), rows, batch_size, seed), name)
+        train = _Named(FileRows(arrays, _scaled(weights, rows), rows, batch_size, seed, part), name)
         if n_val:
-            return train, _Named(FileRows(arrays, _scaled(weights, val_rows), val_rows, batch_size, None), name)
+            val = FileRows(arrays, _scaled(weights, val_rows), val_rows, batch_size, None, part)
+            return train, _Named(val, name)
     if val_data is None:
         if val_weights is not None:
             raise ValueError("val_weights belong to val_data: got no val_data.")
         return train, None
-    if is_stream(val_data) and not _is_file(val_data):
+    if is_stream(val_data) and not is_file(val_data):
         if val_weights is not None:
             raise ValueError("val_weights need rows that are counted: got a stream of batches as val_data.")
         source = Batches(val_data, None)
@@ -144,11 +171,8 @@ def _sources(data, weights, val_data, val_weights, val_prop, batch_size, steps_p
     arrays = _host(val_data)
     rows = np.arange(len(arrays[0]))
     weights = _scaled(as_weights(val_weights, len(rows), "val_weights"), rows)
-    return train, _Named(FileRows(arrays, weights, rows, batch_size, None), fingerprint(tuple(map(np.asarray, arrays))))
-
-
-def _is_file(data):
-    return any(isinstance(part, np.memmap) for part in (data if isinstance(data, tuple | list) else (data,)))
+    val = FileRows(arrays, weights, rows, batch_size, None, part)
+    return train, _Named(val, fingerprint(tuple(map(np.asarray, arrays))))
 
 
 def _host(data):
@@ -165,5 +189,5 @@ def _scaled(weights, rows):
 
 
 @run_once
-def _begin(key, params, optimizer, averages):
-    return initial_state(key, params, optimizer, follow_best=True, averages=averages)
+def _begin(key, params, optimizer, averages, layout):
+    return settled(layout, initial_state(key, params, optimizer, follow_best=True, averages=averages))

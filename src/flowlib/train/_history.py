@@ -1,10 +1,12 @@
 """What a fit tells of itself: the losses, and why it stopped."""
 
 import math
+import statistics
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import jax
+import numpy as np
 from jaxtyping import Array, Float
 
 from flowlib.train._state import FAILURES, Status, TrainState
@@ -36,7 +38,8 @@ class FitReport:
     resumed: bool
 
     def __str__(self) -> str:
-        parts = [f"stopped by {self.stopped} after {self.epochs} epochs and {self.steps} steps"]
+        done = f"{self.epochs} epochs and {self.steps} steps" if self.epochs else f"{self.steps} steps"
+        parts = [f"stopped by {self.stopped} after {done}"]
         if self.best_epoch is not None:
             parts.append(f"the lowest loss was {self.best_loss:.6g}, in epoch {self.best_epoch} (counted from zero)")
         if self.skipped:
@@ -57,6 +60,14 @@ class EpochHistory(dict):
         super().__init__(train=[], val=[])
         self._names = ("train", "val") if validated else ("train",)
 
+    def status(self, state: TrainState) -> Status:
+        """Whether the fit goes on, or why not."""
+        return Status(int(state.status))
+
+    def close(self, state: TrainState, stopped: str, seconds: float, resumed: bool) -> None:
+        """Write the report."""
+        self.report = report_of(state, stopped, seconds, resumed)
+
     @property
     def done(self) -> int:
         """The number of epochs."""
@@ -70,8 +81,12 @@ class EpochHistory(dict):
     def add(self, state: TrainState, losses: Float[Array, "epochs 2"]) -> None:
         """Add what a dispatch ran."""
         values, epoch = jax.device_get((losses, state.epoch))
+        self.add_values(values, int(epoch))
+
+    def add_values(self, values: np.ndarray, epochs: int) -> None:
+        """Add losses, so that there are those of so many epochs."""
         for i, name in enumerate(self._names):
-            self[name].extend(values[: int(epoch) - len(self[name]), i].tolist())
+            self[name].extend(values[: epochs - len(self[name]), i].tolist())
 
     def record(self) -> dict[str, Any]:
         """What a checkpoint keeps of it."""
@@ -86,6 +101,14 @@ class StepHistory(list):
     """The loss of each step, and in `report` why the fit stopped."""
 
     report: FitReport
+
+    def status(self, state: TrainState) -> Status:
+        """Whether the fit goes on, or why not."""
+        return Status(int(state.status))
+
+    def close(self, state: TrainState, stopped: str, seconds: float, resumed: bool) -> None:
+        """Write the report."""
+        self.report = report_of(state, stopped, seconds, resumed)
 
     @property
     def done(self) -> int:
@@ -113,7 +136,52 @@ class StepHistory(list):
         self[:] = record["loss"]
 
 
-History = EpochHistory | StepHistory
+class EnsembleHistory(list):
+    """The `EpochHistory` of each member of an ensemble."""
+
+    def __init__(self, members: int, validated: bool):
+        super().__init__(EpochHistory(validated) for _ in range(members))
+
+    def status(self, state: TrainState) -> Status:
+        """Whether one of the fits goes on, or why the first does not."""
+        found = [Status(status) for status in state.status.tolist()]
+        return Status.RUNNING if Status.RUNNING in found else found[0]
+
+    def close(self, state: TrainState, stopped: str, seconds: float, resumed: bool) -> None:
+        """Write the reports."""
+        for i, history in enumerate(self):
+            own = jax.tree.map(lambda leaf, i=i: leaf[i], jax.device_get(_numbers(state)))
+            status = Status(int(own[0]))
+            reason = stopped if status == Status.RUNNING else REASONS[status]
+            history.report = _report(own, reason, seconds, resumed)
+
+    @property
+    def done(self) -> int:
+        """The number of epochs of the members that go on longest."""
+        return max(history.done for history in self)
+
+    @property
+    def latest(self) -> dict[str, float]:
+        """The means over members of their last losses."""
+        return {name: statistics.fmean(h[name][-1] for h in self) for name in self[0].latest}
+
+    def add(self, state: TrainState, losses: Float[Array, "members epochs 2"]) -> None:
+        """Add what a dispatch ran."""
+        values, epochs = jax.device_get((losses, state.epoch))
+        for history, own, epoch in zip(self, values, epochs.tolist(), strict=True):
+            history.add_values(own, epoch)
+
+    def record(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it."""
+        return {"members": [history.record() for history in self]}
+
+    def restore(self, record: dict[str, Any]) -> None:
+        """Take over what a checkpoint kept."""
+        for history, own in zip(self, record["members"], strict=True):
+            history.restore(own)
+
+
+History = EpochHistory | StepHistory | EnsembleHistory
 
 # The names of what the device decides.
 REASONS = {
@@ -125,8 +193,15 @@ REASONS = {
 
 def report_of(state: TrainState, stopped: str, seconds: float, resumed: bool) -> FitReport:
     """The report of a fit that ended in a state."""
-    numbers = jax.device_get((state.epoch, state.step, state.skipped, state.best_epoch, state.best_loss))
-    epoch, step, skipped, best_epoch = map(int, numbers[:4])
-    best_loss = float(numbers[4])
+    return _report(jax.device_get(_numbers(state)), stopped, seconds, resumed)
+
+
+def _numbers(state):
+    return state.status, state.epoch, state.step, state.skipped, state.best_epoch, state.best_loss
+
+
+def _report(numbers, stopped, seconds, resumed):
+    _, epoch, step, skipped, best_epoch = map(int, numbers[:5])
+    best_loss = float(numbers[5])
     found = best_epoch >= 0 and math.isfinite(best_loss)
     return FitReport(stopped, epoch, step, skipped, best_epoch if found else None, best_loss, seconds, resumed)

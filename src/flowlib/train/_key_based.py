@@ -19,7 +19,7 @@ from flowlib.train._history import StepHistory
 from flowlib.train._loop import Callback, Loop
 from flowlib.train._losses import ElboLoss, check_conditions
 from flowlib.train._optimizer import check_optimizer
-from flowlib.train._options import NO_LIMIT, check_host_options, check_weight_of_past, fit_limits
+from flowlib.train._options import NO_LIMIT, check_ema, check_host_options, check_weight_of_past, fit_limits
 from flowlib.train._progress import warn_of_failure, warn_of_interrupt
 from flowlib.train._state import FAILURES, Descent, Status, combined, initial_state, trainable_half
 from flowlib.train._steps import MAX_STEPS, StepProblem, run_steps
@@ -91,7 +91,7 @@ def fit_to_key_based_loss(
     descent = Descent(
         optimizer,
         check_optimizer(optimizer, learning_rate),
-        None if ema is None else check_weight_of_past(ema, "ema"),
+        check_ema(ema),
         limits,
         max_skipped > 0,
     )
@@ -112,7 +112,7 @@ def fit_to_key_based_loss(
 def fit_to_variational_target(
     key: PRNGKeyArray,
     dist: T,
-    target: Callable[[Array], Array],
+    target: Callable[..., Array],
     *,
     steps: int,
     num_samples: int = 100,

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -13,7 +14,8 @@ import numpy as np
 from flowlib._warn import warn_user
 from flowlib.errors import CheckpointError
 from flowlib.train._checkpoint import Checkpoints
-from flowlib.train._history import REASONS, History, report_of
+from flowlib.train._history import REASONS, History
+from flowlib.train._processes import ALONE, Processes, on_host
 from flowlib.train._progress import Interrupts, Pace, Progress
 from flowlib.train._state import Status, TrainState
 
@@ -103,6 +105,7 @@ class Loop:
     failure: CheckpointError | None = None
     # What the bar shows besides the losses.
     note: Callable[[TrainState], dict[str, Any]] | None = None
+    processes: Processes = ALONE
 
     def run(self, state: TrainState) -> TrainState:
         """Dispatch until the fit ends."""
@@ -115,9 +118,11 @@ class Loop:
         with Progress(self.total, self.unit, self.show_progress, history.done) as progress, Interrupts() as interrupts:
             stopped = self._stopped(state)
             while stopped is None:
-                state, losses, whole = self.dispatch(pace.next(self._until_next_stop()), state, cut)
+                (size,) = self.processes.most(pace.next(self._until_next_stop()))
+                state, losses, whole = self.dispatch(size, state, cut)
                 if losses is None:
-                    stopped = "exhausted" if whole else "interrupted" if interrupts.pressed else "max_seconds"
+                    (pressed,) = self.processes.most(interrupts.pressed)
+                    stopped = "exhausted" if whole else "interrupted" if pressed else "max_seconds"
                     if whole and self.checkpoints and history.done % self.checkpoints.every:
                         stopped = self._saved(state, stopped)
                     break
@@ -127,21 +132,24 @@ class Loop:
                 seconds = time.monotonic() - start
                 called_off = self._called_back(state, seconds)
                 stopped = self._stopped(state)
-                if stopped is None and interrupts.pressed:
+                pressed, called_off, late = self.processes.most(
+                    interrupts.pressed, called_off, seconds > self.max_seconds
+                )
+                if stopped is None and pressed:
                     stopped = "interrupted"
                 elif stopped is None and called_off:
                     stopped = "callback"
-                elif stopped is None and seconds > self.max_seconds:
+                elif stopped is None and late:
                     stopped = "max_seconds"
                 # What is resumed must be what would have been without the cut.
                 if self.checkpoints and whole and (stopped or history.done % self.checkpoints.every == 0):
                     stopped = self._saved(state, stopped)
-        history.report = report_of(state, stopped, time.monotonic() - start, self.resumed)
+        history.close(state, stopped, time.monotonic() - start, self.resumed)
         return state
 
     def _stopped(self, state):
         """Why the fit is at its end, or None."""
-        status = Status(int(state.status))
+        status = self.history.status(state)
         if status != Status.RUNNING:
             return REASONS[status]
         return f"max_{self.unit}s" if self.history.done >= self.total else None
@@ -150,7 +158,8 @@ class Loop:
         """Write a checkpoint; `stopped`, or that this failed."""
         assert self.checkpoints is not None
         try:
-            self.checkpoints.save(state, self.history)
+            save = partial(self.checkpoints.save, state, self.history)
+            self.processes.in_step("Writing a checkpoint", save, error=CheckpointError)
         except CheckpointError as error:
             stopped, self.failure = "checkpoint", error
         return stopped
@@ -166,8 +175,10 @@ class Loop:
         if not self.callbacks:
             return False
         counts = jax.device_get({"epoch": state.epoch, "step": state.step, "skipped": state.skipped})
-        metrics = {name: int(count) for name, count in counts.items()}
-        best = {} if math.isinf(float(state.best_loss)) else {"best_loss": float(state.best_loss)}
+        # Of an ensemble, those of the member that is furthest, and the best.
+        metrics = {name: int(np.max(count)) for name, count in counts.items()}
+        best_loss = float(np.min(jax.device_get(state.best_loss)))
+        best = {} if math.isinf(best_loss) else {"best_loss": best_loss}
         metrics = {**metrics, "seconds": seconds, **best, **self.history.latest}
         snapshot = Snapshot(metrics, self.history, state, self.tree_of)
         stop = False
@@ -184,4 +195,4 @@ class Loop:
 
 def _copied(tree: Any) -> Any:
     # By way of NumPy: a copy on the device would be a program to compile for each shape.
-    return jax.tree.map(lambda leaf: jnp.asarray(np.array(leaf)), tree)
+    return jax.tree.map(lambda leaf: jnp.asarray(np.array(on_host(leaf))), tree)

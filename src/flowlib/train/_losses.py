@@ -171,7 +171,7 @@ class ElboLoss(Module):
         Roeder, Wu and Duvenaud (2017), https://arxiv.org/abs/1703.09194.
     """
 
-    target: Callable[[Array], Array]
+    target: Callable[..., Array]
     num_samples: int = eqx.field(static=True)
     stick_the_landing: bool = eqx.field(static=True)
     condition: Array | None

@@ -11,6 +11,7 @@ import optax
 from jaxtyping import Array
 
 from flowlib._arrays import is_concrete
+from flowlib.nn import MaskedLinear
 
 
 @functools.cache
@@ -78,6 +79,27 @@ def check_optimizer(optimizer: Any, rate: Any) -> Any:
     if number.shape != () or (is_concrete(number) and not 0 <= float(number) < float("inf")):
         raise ValueError(f"learning_rate must be one finite number of at least 0, got {rate!r}.")
     return number
+
+
+def decay_mask(params: Any) -> Any:
+    """True for the weight matrices of networks, False for every other parameter: what weight decay is meant for.
+
+    Decay draws a bias, a knot or a scale towards a value that means nothing. As the `mask` of an optax optimiser:
+
+        optax.adamw(1e-3, weight_decay=1e-2, mask=decay_mask)
+
+    Args:
+        params: a distribution, or its trainable half.
+    """
+
+    def is_layer(node):
+        return isinstance(node, eqx.nn.Linear | MaskedLinear) and node.weight is not None
+
+    def mask(node):
+        none = jax.tree.map(lambda _: False, node)
+        return eqx.tree_at(lambda layer: layer.weight, none, True) if is_layer(node) else none
+
+    return jax.tree.map(mask, params, is_leaf=is_layer)
 
 
 @eqx.filter_jit

@@ -12,6 +12,7 @@ from jaxtyping import Array
 from flowlib._arrays import check_count, default_float
 from flowlib.train._checkpoint import Checkpoints
 from flowlib.train._loop import Callback, CheckpointPlan
+from flowlib.train._processes import ALONE, Processes
 from flowlib.train._state import Limits
 
 NO_LIMIT = 2**31 - 1
@@ -27,11 +28,15 @@ class HostOptions(NamedTuple):
     checkpoint_keep: int
     checkpoint_errors: Literal["raise", "warn"]
 
-    def plan(self, settings: Callable[[], dict[str, str]], constant: Any) -> CheckpointPlan | None:
+    def plan(
+        self, settings: Callable[[], dict[str, str]], constant: Any, processes: Processes = ALONE
+    ) -> CheckpointPlan | None:
         """The checkpoints of a fit with such settings (asked for only where there are checkpoints)."""
         if self.checkpoint is None:
             return None
-        store = Checkpoints(self.checkpoint, keep=self.checkpoint_keep, settings=settings())
+        store = Checkpoints(
+            self.checkpoint, keep=self.checkpoint_keep, settings=settings(), writes=processes.index == 0
+        )
         return CheckpointPlan(store, self.checkpoint_every, self.checkpoint_errors, constant)
 
 
@@ -82,6 +87,11 @@ def fit_limits(
         steps=_limit(math.inf if max_steps is None else max_steps, "max_steps"),
         skips=_limit(max_skipped, "max_skipped"),
     )
+
+
+def check_ema(ema: Any) -> Array | None:
+    """`check_weight_of_past`, or None for no mean."""
+    return None if ema is None else check_weight_of_past(ema, "ema")
 
 
 def check_weight_of_past(value: Any, name: str) -> Array:

@@ -22,6 +22,6 @@ def remark(dist: Any, arrays: tuple[Any, ...]) -> None:
         lower, upper = found.bound
         warn_user(
             f"{found.rows_outside} of {found.total} rows have a value outside the interval ({lower:g}, {upper:g}) of "
-            f"the splines, once standardised; there these are straight lines. Clip outliers, give support=, or widen it.",
+            f"the splines, which are straight lines there. Standardise the data, clip outliers, or widen the interval.",
             DataWarning,
         )

@@ -8,11 +8,15 @@ import numpy as np
 
 
 class Batch(NamedTuple):
-    """One batch: x, or x and condition, with as many rows each; sample weights; the numbers of the rows in a file."""
+    """One batch: x, or x and condition, with as many rows each; sample weights; the numbers of the rows in a file.
+
+    `most` is the number of rows that the process with the most has of this batch, where several have parts of it.
+    """
 
     arrays: tuple[np.ndarray, ...]
     weights: np.ndarray | None = None
     rows: np.ndarray | None = None
+    most: int | None = None
 
 
 def is_stream(data: Any) -> bool:
@@ -31,6 +35,11 @@ def is_stream(data: Any) -> bool:
     return callable(data) or isinstance(data, Iterable)
 
 
+def is_file(data: Any) -> bool:
+    """Whether there are memory-mapped files among the data."""
+    return any(isinstance(part, np.memmap) for part in (data if isinstance(data, tuple | list) else (data,)))
+
+
 class Source(Protocol):
     """Gives the batches of each epoch."""
 
@@ -46,7 +55,7 @@ class Source(Protocol):
 class FileRows:
     """Rows of arrays that are indexed on the host, such as memory-mapped files; in a new order in each epoch.
 
-    An order is a function of the seed and the number of the epoch.
+    An order is a function of the seed and the number of the epoch. Part (i, n) reads an n-th of each batch.
     """
 
     def __init__(
@@ -56,14 +65,15 @@ class FileRows:
         rows: np.ndarray,
         batch_size: int,
         seed: tuple[int, ...] | None,
+        part: tuple[int, int] = (0, 1),
     ):
-        self._arrays, self._weights, self._rows, self._seed = arrays, weights, rows, seed
+        self._arrays, self._weights, self._rows, self._seed, self._part = arrays, weights, rows, seed, part
         self._batch_size = min(batch_size, max(len(rows), 1))
 
     def first(self, count: int) -> list[Batch]:
         """Rows from the whole of the file, at least `count` where there are as many."""
         step = max(len(self._rows) // count, 1)
-        return [self._read(self._rows[::step])]
+        return [self._read(np.sort(self._rows[::step]))]
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """The batches of one epoch; without a seed in the order of the rows."""
@@ -71,11 +81,13 @@ class FileRows:
         if self._seed is not None:
             rows = np.random.default_rng([*self._seed, number]).permutation(rows)
         for start in range(0, len(rows), self._batch_size):
-            yield self._read(rows[start : start + self._batch_size])
+            index, count = self._part
+            # Neighbours in the file one after the other: a page is read once.
+            batch = np.sort(rows[start : start + self._batch_size])
+            most = -(-len(batch) // count)
+            yield self._read(batch[index * most : (index + 1) * most])._replace(most=most)
 
     def _read(self, rows):
-        # Neighbours in the file one after the other: a page is read once.
-        rows = np.sort(rows)
         weights = None if self._weights is None else self._weights[rows]
         return Batch(tuple(np.asarray(array[rows]) for array in self._arrays), weights, rows)
 

@@ -1,7 +1,7 @@
 """Epochs over batches that come from the host: several batches a dispatch, and more of them on their way."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from functools import partial
 from typing import Any, NamedTuple
@@ -14,9 +14,11 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from flowlib._arrays import default_float
-from flowlib.train._epochs import batch_loss, taken
+from flowlib.train._epochs import batch_loss, settled, taken
 from flowlib.train._losses import AbstractRowLoss
+from flowlib.train._mesh import Layout
 from flowlib.train._prefetch import prefetched
+from flowlib.train._processes import ALONE, Processes
 from flowlib.train._sources import Batch
 from flowlib.train._state import Descent, TrainState, epoch_key, judge, validation_key
 
@@ -33,15 +35,19 @@ class StreamProblem(eqx.Module):
     static: Any
     loss_fn: Callable[..., Array]
     descent: Descent
+    # On a mesh, where what lies.
+    layout: Layout | None = eqx.field(static=True, default=None)
 
 
 class Chunk(NamedTuple):
-    """Batches of one size, the first `n` of which are meant; of each batch, `counts` rows are."""
+    """Batches of one size, the first `n` of which are meant; of each batch, `counts` rows are, or those `meant`."""
 
     arrays: tuple[np.ndarray | Array, ...]
     weights: np.ndarray | Array | None
     counts: np.ndarray | Array | None
     n: np.ndarray | Array
+    # On a mesh, whose processes each fill up a part of the batch, in place of `counts`.
+    meant: np.ndarray | Array | None = None
 
 
 class Totals(eqx.Module):
@@ -59,7 +65,9 @@ class Totals(eqx.Module):
         self.steps = jnp.asarray(np.zeros((), np.int32)) if steps is None else steps
 
 
-def chunks(batches: Iterator[Batch], loss_fn: Any, prepare: Callable[..., Prepared]) -> Iterator[tuple[Chunk, bool]]:
+def chunks(
+    batches: Iterator[Batch], loss_fn: Any, prepare: Callable[..., Prepared], layout: Layout | None = None
+) -> Iterator[tuple[Chunk, bool]]:
     """Batches of equal sizes put together, on the device, and whether they are the last of all.
 
     A loss by row lets smaller ones be filled up. `prepare(batch, number)` checks and casts each one.
@@ -68,12 +76,14 @@ def chunks(batches: Iterator[Batch], loss_fn: Any, prepare: Callable[..., Prepar
     size, room, held, filler = 0, 1, [], ()
     for number, batch in enumerate(batches):
         arrays, weights = prepare(batch, number)
-        rows = len(arrays[0])
+        rows = len(arrays[0]) if batch.most is None else batch.most
         if rows == 0:
             continue
+        if layout is not None:
+            rows = layout.rows_of(rows, len(arrays[0]), by_row)
         fits = held and (rows <= size if by_row else rows == size)
         if held and (not fits or len(held) == room):
-            yield _chunk(held, size, room, filler), False
+            yield _chunk(held, size, room, filler, layout), False
             held = []
         if not held and (rows > size or not by_row):
             size = rows
@@ -81,10 +91,10 @@ def chunks(batches: Iterator[Batch], loss_fn: Any, prepare: Callable[..., Prepar
             filler = arrays if by_row else ()
         held.append((arrays, weights))
     if held:
-        yield _chunk(held, size, room, filler), True
+        yield _chunk(held, size, room, filler, layout), True
 
 
-def _chunk(held, size, room, filler):
+def _chunk(held, size, room, filler, layout):
     """The batches held, of at most `size` rows each; with a `filler`, a batch of so many, they are filled up."""
     counts = np.zeros(room, np.int32)
     counts[: len(held)] = [len(arrays[0]) for arrays, _ in held]
@@ -95,13 +105,18 @@ def _chunk(held, size, room, filler):
             out[i, : len(part)] = part
             if len(part) < size:
                 # Rows that do not count, but are within every support, and contrast for those that do.
-                out[i, len(part) :] = rest[: size - len(part)]
+                out[i, len(part) :] = rest[np.arange(size - len(part)) % len(rest)] if len(rest) else 0
         return out
 
     weights = None if held[0][1] is None else stacked([weights for _, weights in held], np.zeros(size))
     parts = zip(*(arrays for arrays, _ in held), strict=True)
     arrays = tuple(map(stacked, parts, filler or itertools.repeat(None)))
-    return jax.device_put(Chunk(arrays, weights, counts if filler else None, np.asarray(len(held), np.int32)))
+    chunk = Chunk(arrays, weights, counts if filler else None, np.asarray(len(held), np.int32))
+    if layout is None:
+        return jax.device_put(chunk)
+    meant = np.arange(size) < counts[:, None] if filler else None
+    arrays, weights, meant = jax.tree.map(layout.batches, (arrays, weights, meant))
+    return Chunk(arrays, weights, None, layout.replicated(chunk.n), meant)
 
 
 # Not donated: the problem and the chunk.
@@ -124,10 +139,10 @@ def run_chunk(
         totals = Totals(
             _plus(totals.tried, loss, rows, good | last), _plus(totals.good, loss, rows, good), totals.steps + 1
         )
-        return i + 1, state, totals
+        return i + 1, settled(problem.layout, state), totals
 
     _, state, totals = jax.lax.while_loop(proceed, step, (jnp.zeros((), jnp.int32), state, totals))
-    return state, totals
+    return settled(problem.layout, (state, totals))
 
 
 @eqx.filter_jit
@@ -139,7 +154,7 @@ def validate_chunk(problem: StreamProblem, chunk: Chunk, params: Any, key: PRNGK
         good = _plus(totals.good, loss_fn(params).astype(default_float()), rows, True)
         return Totals(totals.tried, good, totals.steps + 1)
 
-    return jax.lax.fori_loop(0, chunk.n, evaluate, totals)
+    return settled(problem.layout, jax.lax.fori_loop(0, chunk.n, evaluate, totals))
 
 
 @eqx.filter_jit
@@ -152,7 +167,7 @@ def finish_epoch(
     if validation is not None:
         judged = val_loss = _mean(validation.good)
     state = judge(state, problem.descent.limits, judged, first_step)
-    return state, jnp.stack([train_loss, val_loss])[None]
+    return settled(problem.layout, (state, jnp.stack([train_loss, val_loss])[None]))
 
 
 class StreamEpochs:
@@ -160,6 +175,8 @@ class StreamEpochs:
 
     def __init__(self, problem: StreamProblem, train: Any, val: Any, prepare: Callable):
         self._problem, self._train, self._val, self._prepare = problem, train, val, prepare
+        self._layout = problem.layout
+        self._processes = ALONE if self._layout is None else self._layout.processes
 
     def __call__(
         self, epochs: int, state: TrainState, cut: Callable[[], bool]
@@ -167,10 +184,10 @@ class StreamEpochs:
         """Run one epoch, or less of it once `cut()` is true; no losses if there was no batch."""
         problem, number = self._problem, int(state.epoch)
         # A copy: the state is given up.
-        first_step = jnp.asarray(np.array(state.step))
-        totals, any_batch, whole = Totals(), False, False
-        make = partial(chunks, loss_fn=problem.loss_fn, prepare=partial(self._prepare, of="data"))
-        with closing(prefetched(self._train.epoch(number), make, cut)) as ready:
+        first_step = np.array(state.step)
+        first_step = jnp.asarray(first_step) if self._layout is None else self._layout.replicated(first_step)
+        totals, any_batch, whole = self._no_totals(), False, False
+        with closing(self._ready(self._train.epoch(number), "data", cut)) as ready:
             for made in ready:
                 if made is None:
                     break
@@ -181,7 +198,7 @@ class StreamEpochs:
                 if not bool(state.running):
                     whole = True
                     break
-                if cut():
+                if self._processes.count == 1 and cut():
                     break
             else:
                 whole = True
@@ -192,12 +209,40 @@ class StreamEpochs:
     def _validate(self, state):
         if self._val is None:
             return None
-        totals, key = Totals(), _validation_key(state)
-        make = partial(chunks, loss_fn=self._problem.loss_fn, prepare=partial(self._prepare, of="val_data"))
-        with closing(prefetched(self._val.epoch(0), make)) as ready:
+        totals, key = self._no_totals(), _validation_key(state)
+        with closing(self._ready(self._val.epoch(0), "val_data", lambda: False)) as ready:
             for chunk, _ in filter(None, ready):
                 totals = validate_chunk(self._problem, chunk, state.judged, key, totals)
         return totals
+
+    def _no_totals(self):
+        return Totals() if self._layout is None else self._layout.replicated(Totals())
+
+    def _ready(self, batches, of, cut):
+        make = partial(
+            chunks, loss_fn=self._problem.loss_fn, prepare=partial(self._prepare, of=of), layout=self._layout
+        )
+        if self._processes.count == 1:
+            return prefetched(batches, make, cut)
+        return _in_step(prefetched(batches, make), of, cut, self._processes)
+
+
+def _in_step(ready: Any, of: str, cut: Callable[[], bool], processes: Processes) -> Generator[Any, None, None]:
+    """What is ready in all processes; None last, once `cut()` is true in one of them."""
+
+    def sizes(made):
+        return (int(made[0].n), made[0].arrays[0].shape[1]) if made else (0, 0)
+
+    with closing(ready):
+        while not processes.most(cut())[0]:
+            made = processes.in_step(
+                f"Reading {of}", lambda: next(ready, None), sizes,
+                "must give as many batches of as many rows in every process",
+            )  # fmt: skip
+            if made is None:
+                return
+            yield made
+    yield None
 
 
 _validation_key = eqx.filter_jit(validation_key)
@@ -213,6 +258,12 @@ def _loss_of_batch(problem, chunk, i, key):
     weights = None if chunk.weights is None else one(chunk.weights)
     count = None if chunk.counts is None else one(chunk.counts)
     rows = jnp.asarray(len(arrays[0]), jnp.int32) if count is None else count
+    if chunk.meant is not None:
+        # What is not meant weighs nothing, and the mean over all rows becomes one over those that are.
+        meant = one(chunk.meant)
+        rows = meant.sum(dtype=jnp.int32)
+        scale = len(meant) / rows.astype(default_float())
+        weights = jnp.where(meant, scale if weights is None else weights * scale, 0)
 
     def loss(params):
         return batch_loss(problem.loss_fn, params, problem.static, arrays, weights, count, key)
