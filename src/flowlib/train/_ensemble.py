@@ -40,7 +40,7 @@ def fit_ensemble_to_data(
     data: Any,
     *,
     members: int = 5,
-    learning_rate: ArrayLike | Callable[[Array], Array] = 5e-4,
+    learning_rate: ArrayLike | Callable[[Array], Any] = 5e-4,
     optimizer: optax.GradientTransformation | None = None,
     max_epochs: int = 100,
     max_patience: float = 5,

@@ -44,7 +44,7 @@ def fit_to_data(
     data: Any,
     *,
     loss_fn: Callable[..., Array] | None = None,
-    learning_rate: ArrayLike | Callable[[Array], Array] = 5e-4,
+    learning_rate: ArrayLike | Callable[[Array], Any] = 5e-4,
     optimizer: optax.GradientTransformation | None = None,
     max_epochs: int = 100,
     max_patience: float = 5,
@@ -100,7 +100,8 @@ def fit_to_data(
         max_patience: stop when the loss has not improved for more epochs than this; may be `math.inf`.
         batch_size: rows in a batch; all rows if there are fewer. The last batch of an epoch can be smaller.
         val_prop: the part of the rows held out for validation, from 0 to below 1. If positive, at least one
-            row of two or more is held out. If 0, "best" is judged by the training loss.
+            row of two or more is held out. If 0, and for streams of batches without `val_data`, "best" is judged
+            by the training loss.
         return_best: return the parameters of the epoch with the lowest loss, rather than those of the last step.
         show_progress: show a bar with the epoch, losses and patience.
         weights: sample weights, one a row of `data`, for losses by row. The loss of all rows is sum(w l) / sum(w), and
