@@ -21,13 +21,13 @@ from flowlib.distributions import AbstractDistribution, VmapMixture
 from flowlib.errors import NonFiniteWarning
 from flowlib.train._data_units import check_support, in_data_units, wrap_circular
 from flowlib.train._epochs import MAX_EPOCHS, EpochProblem, run_ensemble
-from flowlib.train._fingerprint import fingerprint
 from flowlib.train._fit_rows import begin
 from flowlib.train._history import EnsembleHistory, EpochHistory
 from flowlib.train._loop import Callback, Loop
 from flowlib.train._losses import MaximumLikelihoodLoss
 from flowlib.train._optimizer import check_optimizer
 from flowlib.train._options import check_ema, check_host_options, fit_limits
+from flowlib.train._plan import Given
 from flowlib.train._progress import warn_of_interrupt
 from flowlib.train._remarks import remark
 from flowlib.train._rows import gather_rows
@@ -115,10 +115,9 @@ def fit_ensemble_to_data(
     if not isinstance(one, AbstractDistribution):
         raise TypeError(f"make_dist expected to give a distribution for a key, got {type(one).__name__}.")
     loss_fn = MaximumLikelihoodLoss()
-    rows = gather_rows(one, data, loss_fn, weights, val_data, val_weights, val_prop)
-    units = partial(
-        in_data_units, arrays=rows.given, weights=rows.given_weights, standardise=standardise, support=support
-    )
+    in_units = partial(in_data_units, standardise=standardise, support=support)
+    rows = gather_rows(Given(one, data, loss_fn, in_units, batch_size, weights, val_data, val_weights, val_prop))
+    units = partial(in_units, arrays=rows.given, weights=rows.given_weights)
     arrays = (wrap_circular(units(one), rows.arrays[0]), *rows.arrays[1:])
     check_support(units(one), arrays[0][rows.n_given :], "val_data x")
     remark(units(one), rows.given)
@@ -130,20 +129,19 @@ def fit_ensemble_to_data(
         fit_key, members, params, optimizer, row_weights, sizes, ema is not None
     )
 
-    def settings():
-        return {
-            "key": fingerprint(key),
-            "members": fingerprint((members, one)),
-            "data": fingerprint(rows.arrays),
-            "weights": fingerprint(rows.weights),
-            "rows": fingerprint((rows.n_given, rows.n_val)),
-            "optimizer": fingerprint(optimizer),
-            "learning_rate": fingerprint(learning_rate),
-            "batch_size": fingerprint(batch_size),
-            "max_patience": fingerprint(max_patience),
-            "ema": fingerprint(ema),
-            "units": fingerprint((standardise, support)),
-        }
+    settings = {
+        "key": key,
+        "members": (members, one),
+        "data": rows.arrays,
+        "weights": rows.weights,
+        "rows": (rows.n_given, rows.n_val),
+        "optimizer": optimizer,
+        "learning_rate": learning_rate,
+        "batch_size": batch_size,
+        "max_patience": max_patience,
+        "ema": ema,
+        "units": (standardise, support),
+    }
 
     problem = EpochProblem(static, arrays, train_rows, val_rows, row_weights, loss_fn, descent, batch_size)
 
@@ -151,7 +149,7 @@ def fit_ensemble_to_data(
         return *run_ensemble((problem, jnp.asarray(np.asarray(epochs, np.int32))), state), True
 
     history, resumed = EnsembleHistory(members, rows.n_val > 0), False
-    checkpoints = host.plan(settings, ())
+    checkpoints = host.plan(settings)
     if checkpoints is not None:
         state, _, resumed = checkpoints.load(state, history)
     mixture_of = partial(_mixture, static, members)

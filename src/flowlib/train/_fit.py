@@ -3,39 +3,26 @@
 import math
 import os
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from functools import partial
 from typing import Any, Literal, TypeVar
 
-import equinox as eqx
-import jax
 import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
 from flowlib._arrays import check_count, check_key
-from flowlib.bijections import Invert, rebuild_drift
-from flowlib.distributions import AbstractTransformed
-from flowlib.errors import CheckpointError
 from flowlib.train._data_units import in_data_units
-from flowlib.train._diagnose import culprit
-from flowlib.train._fingerprint import fingerprint
-from flowlib.train._fit_rows import prepare_rows
-from flowlib.train._fit_stream import prepare_stream
 from flowlib.train._history import EpochHistory
-from flowlib.train._loop import Callback, Loop
-from flowlib.train._losses import AbstractRowLoss, MaximumLikelihoodLoss
-from flowlib.train._mesh import as_layout, check_divides
+from flowlib.train._loop import Callback
+from flowlib.train._losses import MaximumLikelihoodLoss
+from flowlib.train._mesh import as_layout
 from flowlib.train._optimizer import check_optimizer
 from flowlib.train._options import check_ema, check_host_options, fit_limits
-from flowlib.train._processes import ALONE
-from flowlib.train._progress import warn_of_failure, warn_of_interrupt
-from flowlib.train._sources import is_file, is_stream
-from flowlib.train._state import FAILURES, Descent, Status, combined
+from flowlib.train._plan import Given
+from flowlib.train._run_fit import run_fit
+from flowlib.train._state import Descent
 
 T = TypeVar("T")
-
-_DRIFT_ROWS = 1000
 
 
 def fit_to_data(
@@ -173,118 +160,29 @@ def fit_to_data(
         limits,
         max_skipped > 0,
     )
-    loss_fn = MaximumLikelihoodLoss() if loss_fn is None else loss_fn
-    units = partial(in_data_units, standardise=standardise, support=support)
-    layout = as_layout(mesh)
-    processes = ALONE if layout is None else layout.processes
-    if not is_stream(data) or is_file(data):
-        check_divides(layout, batch_size)
-    # A mesh that the caller has set would be asked for in every operation, where its axes are explicit.
-    with nullcontext() if layout is None else jax.set_mesh(None):
-        if is_stream(data):
-            plan = prepare_stream(
-                key,
-                dist,
-                data,
-                loss_fn,
-                units,
-                weights,
-                val_data,
-                val_weights,
-                val_prop,
-                descent,
-                batch_size,
-                steps_per_epoch,
-                layout,
-            )
-        else:
-            if steps_per_epoch is not None:
-                raise ValueError("steps_per_epoch belongs to streams of batches: leave it out for arrays.")
-            plan = prepare_rows(
-                key, dist, data, loss_fn, units, weights, val_data, val_weights, val_prop, descent, batch_size, layout
-            )
-
-        def settings():
-            return {
-                "key": fingerprint(key),
-                "distribution": fingerprint(dist),
-                **plan.settings(),
-                "loss_fn": fingerprint(loss_fn),
-                "optimizer": fingerprint(optimizer),
-                "learning_rate": fingerprint(learning_rate),
-                "batch_size": fingerprint(batch_size),
-                "max_patience": fingerprint((max_patience, max_patience_steps, min_improvement)),
-                "max_skipped": fingerprint(max_skipped),
-                "ema": fingerprint(ema),
-                "standardise": fingerprint(standardise),
-                "support": fingerprint(support),
-            }
-
-        if processes.count > 1:
-            given = {"key": fingerprint(key), "distribution": fingerprint(dist), "batch_size": str(batch_size)}
-            processes.check_same(given | plan.settings())
-        static, state, resumed = plan.static, plan.state, False
-        history = EpochHistory(validated=plan.validated)
-        plan_checkpoints = partial(host.plan, settings, eqx.filter(static, eqx.is_array), processes)
-        checkpoints = processes.in_step("Beginning checkpoints", plan_checkpoints, error=CheckpointError)
-        if checkpoints is not None:
-            state, constant, resumed = processes.in_step(
-                "Reading the checkpoint", partial(checkpoints.load, state, history), lambda _: (history.done,),
-                "must find the same one in every process, in one directory that all share", CheckpointError,
-            )  # fmt: skip
-            static = eqx.combine(constant, static)
-
-        def note(state):
-            return {"patience": f"{int(state.fruitless)}/{max_patience}"}
-
-        loop = Loop(
-            "epoch", max_epochs, plan.longest, history, plan.dispatch(static), partial(combined, static),
-            host.callbacks, host.max_seconds, show_progress and processes.index == 0, checkpoints, resumed, note=note,
-            processes=processes,
-        )  # fmt: skip
-        state = loop.run(state)
-        if layout is not None:
-            state = layout.own(state)
-
-        _warn_of_end(state, static, plan, loss_fn, history, return_best)
-        fitted = combined(static, state.best_params if return_best else state.judged)
-        if isinstance(loss_fn, AbstractRowLoss):
-            _warn_of_drift(fitted, *plan.sample)
-        if loop.failure is not None:
-            loop.failure.fitted, loop.failure.losses = fitted, history
-            raise loop.failure
-        return fitted, history
-
-
-def _warn_of_end(state, static, plan, loss_fn, losses, return_best):
-    if losses.report.stopped == "interrupted":
-        warn_of_interrupt(f"{losses.done} epochs")
-    status = Status(int(state.status))
-    if status not in FAILURES:
-        return
-    epoch = len(losses["train"]) - 1
-    tried = int(state.step) + int(state.skipped)
-    best = float(state.best_loss)
-    guilty = culprit(loss_fn, state.params, static, plan.sample)
-    if not return_best:
-        kept = "the last finite parameters are returned"
-    elif best == math.inf:
-        kept = "the parameters are returned as they were given"
-    else:
-        kept = f"the best parameters so far, of loss {best:.6g}, are returned"
-    if status == Status.BAD_VALIDATION:
-        value = losses["val" if losses["val"] else "train"][-1]
-        where = f"after epoch {epoch} (counted from zero) and {int(state.step)} steps"
-        warn_of_failure(status, where, value, kept, guilty)
-    else:
-        steps = plan.steps_per_epoch
-        step = f"step {tried}" if steps is None else f"step {tried - epoch * steps}"
-        where = f"at {step} of epoch {epoch} (counted from zero)"
-        warn_of_failure(status, where, losses["train"][-1], kept, guilty)
-
-
-def _warn_of_drift(dist, x, condition=None):
-    # Says nothing unless layers of the flow rebuild their inputs for the gradient, and do it badly.
-    if isinstance(dist, AbstractTransformed):
-        condition = None if condition is None else condition[:_DRIFT_ROWS]
-        rebuild_drift(Invert(dist.bijection), x[:_DRIFT_ROWS], condition)
+    given = Given(
+        dist,
+        data,
+        MaximumLikelihoodLoss() if loss_fn is None else loss_fn,
+        partial(in_data_units, standardise=standardise, support=support),
+        batch_size,
+        weights,
+        val_data,
+        val_weights,
+        val_prop,
+        steps_per_epoch,
+    )
+    settings = {
+        "key": key,
+        "distribution": dist,
+        "loss_fn": given.loss_fn,
+        "optimizer": optimizer,
+        "learning_rate": learning_rate,
+        "batch_size": batch_size,
+        "max_patience": (max_patience, max_patience_steps, min_improvement),
+        "max_skipped": max_skipped,
+        "ema": ema,
+        "standardise": standardise,
+        "support": support,
+    }
+    return run_fit(key, given, descent, host, settings, as_layout(mesh), max_epochs, return_best, show_progress)

@@ -14,10 +14,9 @@ from flowlib._run_once import run_once
 from flowlib.train._data import mean_weight, split_rows
 from flowlib.train._data_units import check_support, wrap_circular
 from flowlib.train._epochs import MAX_EPOCHS, EpochProblem, run_epochs
-from flowlib.train._fingerprint import fingerprint
 from flowlib.train._losses import AbstractRowLoss
 from flowlib.train._mesh import Layout
-from flowlib.train._plan import FitPlan
+from flowlib.train._plan import FitPlan, Given
 from flowlib.train._remarks import remark
 from flowlib.train._rows import gather_rows
 from flowlib.train._state import Descent, TrainState, initial_state, trainable_half
@@ -25,23 +24,13 @@ from flowlib.train._state import Descent, TrainState, initial_state, trainable_h
 _OWN_KEYS = zlib.crc32(b"fit_to_data")
 
 
-def prepare_rows(
-    key: Any,
-    dist: Any,
-    data: Any,
-    loss_fn: Any,
-    units: Any,
-    weights: Any,
-    val_data: Any,
-    val_weights: Any,
-    val_prop: Any,
-    descent: Descent,
-    batch_size: int,
-    layout: Layout | None,
-) -> FitPlan:
+def prepare_rows(key: PRNGKeyArray, given: Given, descent: Descent, layout: Layout | None) -> FitPlan:
     """Check the data, put the distribution into their units, and begin."""
-    rows = gather_rows(dist, data, loss_fn, weights, val_data, val_weights, val_prop)
-    dist = units(dist, rows.given, rows.given_weights)
+    if given.steps_per_epoch is not None:
+        raise ValueError("steps_per_epoch belongs to streams of batches: leave it out for arrays.")
+    loss_fn, batch_size = given.loss_fn, given.batch_size
+    rows = gather_rows(given)
+    dist = given.units(given.dist, rows.given, rows.given_weights)
     arrays = (wrap_circular(dist, rows.arrays[0]), *rows.arrays[1:])
     if len(arrays[0]) > rows.n_given:
         # In NumPy, which compiles nothing.
@@ -63,9 +52,8 @@ def prepare_rows(
         for part in filter(len, (train_rows, val_rows)):
             mean_weight(rows.weights[np.asarray(part)])
 
-    def settings():
-        arrays = {_name(i): fingerprint(array) for i, array in enumerate(rows.arrays)}
-        return {**arrays, "weights": fingerprint(rows.weights), "rows": fingerprint((rows.n_given, rows.n_val))}
+    settings = {_name(i): array for i, array in enumerate(rows.arrays)}
+    settings |= {"weights": rows.weights, "rows": (rows.n_given, rows.n_val)}
 
     def dispatch(static):
         problem = EpochProblem(static, arrays, train_rows, val_rows, row_weights, loss_fn, descent, batch_size, layout)

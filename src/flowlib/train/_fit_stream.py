@@ -5,18 +5,19 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from jaxtyping import PRNGKeyArray
 
 from flowlib._arrays import check_count, default_float
 from flowlib._run_once import run_once
 from flowlib.train._data import as_host_arrays, as_weights, count_validation, data_dtype, mean_weight
 from flowlib.train._data_units import check_support, wrap_circular
 from flowlib.train._epochs import settled
-from flowlib.train._fingerprint import fingerprint
 from flowlib.train._losses import AbstractRowLoss
 from flowlib.train._mesh import Layout
-from flowlib.train._plan import FitPlan
+from flowlib.train._plan import FitPlan, Given
 from flowlib.train._processes import ALONE
 from flowlib.train._remarks import remark
+from flowlib.train._rows import check_weighable
 from flowlib.train._sources import Batches, FileRows, Source, is_file, is_stream
 from flowlib.train._state import Descent, initial_state, trainable_half
 from flowlib.train._stream import StreamEpochs, StreamProblem
@@ -25,34 +26,19 @@ from flowlib.train._stream import StreamEpochs, StreamProblem
 _FIRST = 10_000
 
 
-def prepare_stream(
-    key: Any,
-    dist: Any,
-    data: Any,
-    loss_fn: Any,
-    units: Any,
-    weights: Any,
-    val_data: Any,
-    val_weights: Any,
-    val_prop: Any,
-    descent: Descent,
-    batch_size: int,
-    steps_per_epoch: int | None,
-    layout: Layout | None,
-) -> FitPlan:
+def prepare_stream(key: PRNGKeyArray, given: Given, descent: Descent, layout: Layout | None) -> FitPlan:
     """Look at the first rows, put the distribution into their units, and begin.
 
     Raises:
         ValueError: for weights of a stream whose rows have no number, and as `fit_to_data` says.
     """
+    dist, loss_fn = given.dist, given.loss_fn
     dtype = data_dtype(trainable_half(dist)[0])
     seed = tuple(int(word) for word in np.ravel(np.asarray(jr.key_data(key))))
     processes = ALONE if layout is None else layout.processes
     part = processes.index, processes.count
-    train, val = _sources(data, weights, val_data, val_weights, val_prop, batch_size, steps_per_epoch, seed, part)
-    if (weights is not None or val_weights is not None) and not isinstance(loss_fn, AbstractRowLoss):
-        raise TypeError("weights need a loss by row, an AbstractRowLoss such as MaximumLikelihoodLoss().")
-
+    check_weighable(given)
+    train, val = _sources(given, seed, part)
     alike = None
 
     def prepare(batch, number, of):
@@ -91,7 +77,7 @@ def prepare_stream(
     if isinstance(loss_fn, AbstractRowLoss):
         loss_fn.check(dist, *first)
     # `prepare` sees it from here on.
-    dist = units(dist, first, first_weights)
+    dist = given.units(dist, first, first_weights)
     if isinstance(loss_fn, AbstractRowLoss):
         remark(dist, first)
     params, static = trainable_half(dist)
@@ -99,8 +85,7 @@ def prepare_stream(
         params, key = layout.placed(params), layout.replicated(key)
     state = _begin(key, params, descent.optimizer, descent.averaging is not None, layout)
 
-    def settings():
-        return {"data": train.name, "val_data": "None" if val is None else val.name, "weights": fingerprint(weights)}
+    settings = {"data": train.told_by, "val_data": None if val is None else val.told_by, "weights": given.weights}
 
     def dispatch(static):
         problem = StreamProblem(static, loss_fn, descent, layout)
@@ -129,50 +114,57 @@ class _Named(NamedTuple):
     """A source, and what a checkpoint says of it."""
 
     source: Source
-    name: str
+    told_by: Any
 
 
-def _sources(data, weights, val_data, val_weights, val_prop, batch_size, steps_per_epoch, seed, part):
+def _sources(given, seed, part):
     """The batches for training, and for validation or None."""
-    if steps_per_epoch is not None:
-        check_count(steps_per_epoch, "steps_per_epoch")
-    if not is_file(data):
-        if weights is not None:
-            raise ValueError("weights need rows that are counted, in arrays or numpy.memmap: got a stream of batches.")
-        train = _Named(Batches(data, steps_per_epoch), f"batches of a {type(data).__name__}")
+    if given.steps_per_epoch is not None:
+        check_count(given.steps_per_epoch, "steps_per_epoch")
+    if is_file(given.data):
+        train, val = _file_sources(given, seed, part)
+    elif given.weights is not None:
+        raise ValueError("weights need rows that are counted, in arrays or numpy.memmap: got a stream of batches.")
     else:
-        if steps_per_epoch is not None:
-            raise ValueError("steps_per_epoch belongs to streams of batches: leave it out for numpy.memmap.")
-        arrays = _host(data)
-        n = len(arrays[0])
-        weights = as_weights(weights, n)
-        order = np.arange(n, dtype=np.uint32 if n < 2**32 else np.uint64)
-        np.random.default_rng(seed).shuffle(order)
-        n_val = count_validation(n, val_prop) if val_data is None else 0
-        rows, val_rows = order[: n - n_val], order[n - n_val :]
-        name = " and ".join(f"{array.dtype}{list(array.shape)}" for array in arrays)
-        train = _Named(FileRows(arrays, _scaled(weights, rows), rows, batch_size, seed, part), name)
-        if n_val:
-            val = FileRows(arrays, _scaled(weights, val_rows), val_rows, batch_size, None, part)
-            return train, _Named(val, name)
-    if val_data is None:
-        if val_weights is not None:
-            raise ValueError("val_weights belong to val_data: got no val_data.")
-        return train, None
-    if is_stream(val_data) and not is_file(val_data):
-        if val_weights is not None:
+        source = Batches(given.data, given.steps_per_epoch)
+        train, val = _Named(source, f"batches of a {type(given.data).__name__}"), None
+    return train, val if given.val_data is None else _validation_source(given, part)
+
+
+def _file_sources(given, seed, part):
+    if given.steps_per_epoch is not None:
+        raise ValueError("steps_per_epoch belongs to streams of batches: leave it out for numpy.memmap.")
+    arrays = _host(given.data)
+    n = len(arrays[0])
+    weights = as_weights(given.weights, n)
+    order = np.arange(n, dtype=np.uint32 if n < 2**32 else np.uint64)
+    np.random.default_rng(seed).shuffle(order)
+    n_val = count_validation(n, given.val_prop) if given.val_data is None else 0
+    rows, val_rows = order[: n - n_val], order[n - n_val :]
+    name = " and ".join(f"{array.dtype}{list(array.shape)}" for array in arrays)
+    train = FileRows(arrays, _scaled(weights, rows), rows, given.batch_size, seed, part)
+    if not n_val:
+        return _Named(train, name), None
+    val = FileRows(arrays, _scaled(weights, val_rows), val_rows, given.batch_size, None, part)
+    return _Named(train, name), _Named(val, name)
+
+
+def _validation_source(given, part):
+    data, weights = given.val_data, given.val_weights
+    if is_stream(data) and not is_file(data):
+        if weights is not None:
             raise ValueError("val_weights need rows that are counted: got a stream of batches as val_data.")
-        source = Batches(val_data, None)
+        source = Batches(data, None)
         if not source.can_repeat:
             raise ValueError(
                 "val_data is read in every epoch: give a list, a loader, or a function that makes a generator."
             )
-        return train, _Named(source, f"batches of a {type(val_data).__name__}")
-    arrays = _host(val_data)
+        return _Named(source, f"batches of a {type(data).__name__}")
+    arrays = _host(data)
     rows = np.arange(len(arrays[0]))
-    weights = _scaled(as_weights(val_weights, len(rows), "val_weights"), rows)
-    val = FileRows(arrays, weights, rows, batch_size, None, part)
-    return train, _Named(val, fingerprint(tuple(map(np.asarray, arrays))))
+    weights = _scaled(as_weights(weights, len(rows), "val_weights"), rows)
+    source = FileRows(arrays, weights, rows, given.batch_size, None, part)
+    return _Named(source, tuple(map(np.asarray, arrays)))
 
 
 def _host(data):

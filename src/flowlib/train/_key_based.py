@@ -14,7 +14,6 @@ from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
 from flowlib._arrays import check_count, check_key
 from flowlib.distributions import AbstractDistribution
-from flowlib.train._fingerprint import fingerprint
 from flowlib.train._history import StepHistory
 from flowlib.train._loop import Callback, Loop
 from flowlib.train._losses import ElboLoss, check_conditions
@@ -184,26 +183,23 @@ def _fit(key, tree, loss_fn, steps, descent, host, smoothing, return_best, show_
     problem = StepProblem(static, loss_fn, descent, smoothing if judged else None)
     state = _begin(key, params, descent.optimizer, judged, descent.averaging is not None)
 
-    def settings():
-        return {
-            "key": fingerprint(key),
-            "tree": fingerprint(tree),
-            "loss_fn": fingerprint(loss_fn),
-            "optimizer": fingerprint(descent.optimizer),
-            "learning_rate": fingerprint(descent.learning_rate),
-            "ema": fingerprint(descent.averaging),
-            "limits": fingerprint(
-                (descent.limits.patience_steps, descent.limits.min_improvement, descent.limits.skips)
-            ),
-            "return_best": fingerprint(judged),
-            "smoothing": fingerprint(smoothing),
-        }
+    settings = {
+        "key": key,
+        "tree": tree,
+        "loss_fn": loss_fn,
+        "optimizer": descent.optimizer,
+        "learning_rate": descent.learning_rate,
+        "ema": descent.averaging,
+        "limits": (descent.limits.patience_steps, descent.limits.min_improvement, descent.limits.skips),
+        "return_best": judged,
+        "smoothing": smoothing,
+    }
 
     def dispatch(size, state, cut):
         return *run_steps((problem, jnp.asarray(np.asarray(size, np.int32))), state), True
 
     history, resumed = StepHistory(), False
-    checkpoints = host.plan(settings, ())
+    checkpoints = host.plan(settings)
     if checkpoints is not None:
         state, _, resumed = checkpoints.load(state, history)
     loop = Loop(

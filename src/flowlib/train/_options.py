@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ from jaxtyping import Array
 
 from flowlib._arrays import check_count, default_float
 from flowlib.train._checkpoint import Checkpoints
+from flowlib.train._fingerprint import fingerprint
 from flowlib.train._loop import Callback, CheckpointPlan
 from flowlib.train._processes import ALONE, Processes
 from flowlib.train._state import Limits
@@ -28,15 +29,12 @@ class HostOptions(NamedTuple):
     checkpoint_keep: int
     checkpoint_errors: Literal["raise", "warn"]
 
-    def plan(
-        self, settings: Callable[[], dict[str, str]], constant: Any, processes: Processes = ALONE
-    ) -> CheckpointPlan | None:
-        """The checkpoints of a fit with such settings (asked for only where there are checkpoints)."""
+    def plan(self, settings: dict[str, Any], constant: Any = (), processes: Processes = ALONE) -> CheckpointPlan | None:
+        """The checkpoints of a fit with such settings, which are told by their fingerprints."""
         if self.checkpoint is None:
             return None
-        store = Checkpoints(
-            self.checkpoint, keep=self.checkpoint_keep, settings=settings(), writes=processes.index == 0
-        )
+        prints = {name: fingerprint(value) for name, value in settings.items()}
+        store = Checkpoints(self.checkpoint, keep=self.checkpoint_keep, settings=prints, writes=processes.index == 0)
         return CheckpointPlan(store, self.checkpoint_every, self.checkpoint_errors, constant)
 
 

@@ -1,12 +1,30 @@
-"""A fit that is ready to run, whatever its data are."""
+"""What a fit is given, and a fit that is ready to run, whatever its data are."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxtyping import Array
 
 from flowlib.train._state import TrainState
+
+
+class Given(NamedTuple):
+    """The arguments of a fit that are about its distribution and data, as the user gave them.
+
+    `units(dist, arrays, weights)` gives the distribution in the units of the data.
+    """
+
+    dist: Any
+    data: Any
+    loss_fn: Callable[..., Array]
+    units: Callable[..., Any]
+    batch_size: int
+    weights: Any = None
+    val_data: Any = None
+    val_weights: Any = None
+    val_prop: Any = 0.1
+    steps_per_epoch: Any = None
 
 
 @dataclass(frozen=True)
@@ -17,7 +35,7 @@ class FitPlan:
         static: the tree less its trainable leaves, in the units of the data.
         state: where the fit begins.
         validated: whether there are rows for validation.
-        settings: gives the fingerprints of what the data are.
+        settings: what the data are, by the names that messages use.
         dispatch: gives, for `static`, the function that runs epochs.
         longest: the most epochs in a dispatch.
         sample: rows to look for faults with: all there are, or some.
@@ -27,7 +45,7 @@ class FitPlan:
     static: Any
     state: TrainState
     validated: bool
-    settings: Callable[[], dict[str, str]]
+    settings: dict[str, Any]
     dispatch: Callable[[Any], Callable]
     longest: int
     sample: tuple[Array, ...]

@@ -1,6 +1,6 @@
 """The rows of a fit: of training and of validation in one set of arrays, and their weights."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,7 @@ from jaxtyping import Array
 
 from flowlib.train._data import as_arrays, as_weights, check_finite, count_validation
 from flowlib.train._losses import AbstractRowLoss
+from flowlib.train._plan import Given
 from flowlib.train._state import trainable_half
 
 
@@ -32,41 +33,44 @@ class Rows(NamedTuple):
         return None if self.weights is None else self.weights[: self.n_given]
 
 
-def gather_rows(
-    dist: Any, data: Any, loss_fn: Any, weights: Any, val_data: Any, val_weights: Any, val_prop: Any
-) -> Rows:
+def gather_rows(given: Given) -> Rows:
     """Check and join what a fit is given.
 
     Raises:
         NonFiniteDataError, ValueError, TypeError: as `fit_to_data` says.
     """
-    params, _ = trainable_half(dist)
-    arrays = as_arrays(data, dist, params)
-    n_given, by_row = len(arrays[0]), isinstance(loss_fn, AbstractRowLoss)
-    if (weights is not None or val_weights is not None) and not by_row:
-        raise TypeError("weights need a loss by row, an AbstractRowLoss such as MaximumLikelihoodLoss().")
-    weights = as_weights(weights, n_given)
-    if val_data is None:
-        if val_weights is not None:
-            raise ValueError("val_weights belong to val_data: got no val_data.")
-        n_val = count_validation(n_given, val_prop)
+    params, _ = trainable_half(given.dist)
+    arrays = as_arrays(given.data, given.dist, params)
+    n_given = len(arrays[0])
+    check_weighable(given)
+    weights = as_weights(given.weights, n_given)
+    n_val = count_validation(n_given, given.val_prop) if given.val_data is None else 0
     check_finite(arrays)
-    if by_row:
-        loss_fn.check(dist, *arrays)
-    if val_data is None:
+    if isinstance(given.loss_fn, AbstractRowLoss):
+        given.loss_fn.check(given.dist, *arrays)
+    if given.val_data is None:
         return Rows(arrays, weights, arrays, n_val)
 
-    val = as_arrays(val_data, dist, params, "val_data ")
+    val = as_arrays(given.val_data, given.dist, params, "val_data ")
     _check_alike(arrays, val)
     check_finite(val, "val_data ")
     n_val = len(val[0])
-    val_weights = as_weights(val_weights, n_val, "val_weights")
+    val_weights = as_weights(given.val_weights, n_val, "val_weights")
     if weights is not None or val_weights is not None:
         parts = (weights, n_given), (val_weights, n_val)
         weights = np.concatenate([np.ones(n) if part is None else part for part, n in parts])
     # In NumPy, which compiles nothing.
     joined = (np.concatenate([np.asarray(a), np.asarray(b)]) for a, b in zip(arrays, val, strict=True))
     return Rows(tuple(map(jnp.asarray, joined)), weights, arrays, n_val)
+
+
+def check_weighable(given: Given) -> None:
+    """Raise if there are weights that the loss, or the lack of validation rows, leaves without a use."""
+    by_row = isinstance(given.loss_fn, AbstractRowLoss)
+    if (given.weights is not None or given.val_weights is not None) and not by_row:
+        raise TypeError("weights need a loss by row, an AbstractRowLoss such as MaximumLikelihoodLoss().")
+    if given.val_weights is not None and given.val_data is None:
+        raise ValueError("val_weights belong to val_data: got no val_data.")
 
 
 def _check_alike(arrays, val):
