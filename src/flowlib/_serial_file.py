@@ -4,13 +4,11 @@ Nothing is compressed, since parameters hardly shrink. So no array is longer tha
 hostile file cannot fill the memory.
 """
 
-import contextlib
 import io
 import json
 import math
 import os
 import struct
-import uuid
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flowlib._version import __version__
+from flowlib._whole_file import whole_file
 from flowlib.errors import FileFormatError
 
 VERSION = 1
@@ -70,26 +69,10 @@ def write(path: Path, tree: Any, own_names: list[str], arrays: list[np.ndarray])
         "arrays": [[array.dtype.name, list(array.shape)] for array in arrays],
         "tree": tree,
     }
-    temporary = path.parent / f".flowlib-{uuid.uuid4().hex}.tmp"
-    try:
-        with open(temporary, "xb") as file:
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-                archive.writestr(zipfile.ZipInfo(_MANIFEST), json.dumps(manifest, allow_nan=False))
-                for i, array in enumerate(arrays):
-                    _write_array(archive, _member(i), array)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    # The new name is on the disk only when the folder is; not every system can do that.
-    with contextlib.suppress(OSError):
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    with whole_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr(zipfile.ZipInfo(_MANIFEST), json.dumps(manifest, allow_nan=False))
+        for i, array in enumerate(arrays):
+            _write_array(archive, _member(i), array)
 
 
 def read(path: Path) -> tuple[Any, list[str], list[np.ndarray]]:

@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import re
-import uuid
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from jax.sharding import NamedSharding
 
 from flowlib._arrays import check_count
 from flowlib._version import __version__
+from flowlib._whole_file import whole_file
 from flowlib.errors import CheckpointError, CheckpointMismatchError, CheckpointWarning
 from flowlib.train._mesh import put
 from flowlib.train._processes import on_host
@@ -27,7 +27,7 @@ from flowlib.train._processes import on_host
 VERSION = 1
 
 _NAME = re.compile(r"fit-(\d{8,})\.ckpt")
-_TEMPORARY = ".fit-*.tmp"
+_PREFIX = ".fit-"
 # Of the first line, which every version of the format has.
 _LONGEST_SEAL = 200
 _READABLE = 60
@@ -64,9 +64,12 @@ class Checkpoints:
             return
         with _as_checkpoint_error(f"Cannot keep checkpoints in {self.directory}"):
             self.directory.mkdir(parents=True, exist_ok=True)
-            for leftover in self.directory.glob(_TEMPORARY):
+            for leftover in self.directory.glob(f"{_PREFIX}*.tmp"):
                 leftover.unlink(missing_ok=True)
-            _temporary(self.directory, [b"can be written"]).unlink()
+            trial = self.directory / f"{_PREFIX}trial.tmp"
+            with whole_file(trial, _PREFIX) as file:
+                file.write(b"can be written")
+            trial.unlink()
 
     def save(self, number: int, tree: Any, record: dict[str, Any]) -> None:
         """Write a checkpoint, then delete all but the newest.
@@ -95,13 +98,9 @@ class Checkpoints:
             return
         body = [json.dumps(header).encode() + b"\n", *map(_bytes_of, arrays)]
         with _as_checkpoint_error(f"Cannot write the checkpoint {path}"):
-            temporary = _temporary(self.directory, [_seal(body), *body])
-            try:
-                os.replace(temporary, path)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
-            _flush_directory(self.directory)
+            with whole_file(path, _PREFIX) as file:
+                for part in (_seal(body), *body):
+                    file.write(part)
             files = self._newest_first()
             kept = [other for other, _ in files if other <= number][: self.keep]
             for other, old in files:
@@ -245,31 +244,6 @@ def _read(path: Path) -> tuple[dict[str, Any], memoryview] | None:
         return None
     end = data.index(b"\n", start)
     return json.loads(data[start:end]), memoryview(data)[end + 1 :]
-
-
-def _temporary(directory: Path, parts: Iterable[Any]) -> Path:
-    """A new file of these parts, on the disk; nothing is left of it if that fails."""
-    path = directory / _TEMPORARY.replace("*", uuid.uuid4().hex)
-    try:
-        with open(path, "xb") as file:
-            for part in parts:
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
-    return path
-
-
-def _flush_directory(directory: Path) -> None:
-    # A new name is on the disk only when the directory is; not every system can do that.
-    with contextlib.suppress(OSError):
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 @contextlib.contextmanager
