@@ -362,7 +362,7 @@ BIJECTIONS: list[Case] = [
         lambda key, d: autoregressive_network(key, d, cond_dim=3, nn_width=2),
         default=5,
     ),
-    *entry("MaskedAutoregressive_order", lambda key, d: backwards(key, d), default=5),
+    *entry("MaskedAutoregressive_order", lambda key, d: backwards(key, d), default=5, noise=0.2),
     *entry("MaskedAutoregressive_single", lambda key, d: autoregressive_network(key, d, cond_dim=1), default=1),
     *entry("Planar", lambda key, d: bij.Planar(key, dim=d), default=5),
     *entry("Planar_leaky", lambda key, d: bij.Planar(key, dim=d, negative_slope=0.2), default=1),
