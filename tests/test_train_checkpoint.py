@@ -19,7 +19,6 @@ import numpy as np
 import optax
 import pytest
 
-from flowlib import _whole_file
 from flowlib.errors import CheckpointError, CheckpointMismatchError, CheckpointWarning
 from flowlib.train import _checkpoint
 from flowlib.train._checkpoint import Checkpoints
@@ -246,7 +245,7 @@ def test_a_path_that_cannot_be_a_directory_is_an_error_at_once(tmp_path):
 
 
 def test_a_directory_that_cannot_be_written_is_an_error_at_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(_whole_file, "open", failing(errno.EROFS), raising=False)
+    monkeypatch.setattr(Path, "write_bytes", failing(errno.EROFS))
     with pytest.raises(CheckpointError, match=f"Cannot keep .*{tmp_path.name}: {os.strerror(errno.EROFS)}"):
         checkpoints(tmp_path)
 

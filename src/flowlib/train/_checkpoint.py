@@ -67,8 +67,7 @@ class Checkpoints:
             for leftover in self.directory.glob(f"{_PREFIX}*.tmp"):
                 leftover.unlink(missing_ok=True)
             trial = self.directory / f"{_PREFIX}trial.tmp"
-            with whole_file(trial, _PREFIX) as file:
-                file.write(b"can be written")
+            trial.write_bytes(b"can be written")
             trial.unlink()
 
     def save(self, number: int, tree: Any, record: dict[str, Any]) -> None:
