@@ -15,22 +15,22 @@ PAIR = sys.argv[1] == "pair"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={2 if PAIR else 8}"
 warnings.simplefilter("error")
 
-from jaxtyping import install_import_hook  # noqa: E402
+from jaxtyping import install_import_hook
 
 install_import_hook("flowlib", "typechecker.check")
 
-import equinox as eqx  # noqa: E402
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import jax.random as jr  # noqa: E402
-import numpy as np  # noqa: E402
-from jax.sharding import AxisType, Mesh  # noqa: E402
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jax.sharding import AxisType, Mesh
 
-from flowlib.distributions import StandardNormal  # noqa: E402
-from flowlib.errors import NonFiniteWarning  # noqa: E402
-from flowlib.flows import coupling_flow  # noqa: E402
-from flowlib.train import fit_to_data  # noqa: E402
-from train_tools import gaussian, mean_loss  # noqa: E402
+from flowlib.distributions import StandardNormal
+from flowlib.errors import NonFiniteWarning
+from flowlib.flows import coupling_flow
+from flowlib.train import fit_to_data
+from train_tools import gaussian, mean_loss
 
 # 188 rows: 19 for validation, 169 for training in batches of 32, the last one of 9.
 ROWS, BATCH = 188, 32
