@@ -1,5 +1,7 @@
 """`fit_ensemble_to_data`: many fits in one program."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -50,6 +52,17 @@ def test_the_mixture_weighs_its_members_equally(key):
     expected = jax.nn.logsumexp(each, axis=0) - np.log(3)
     np.testing.assert_allclose(mixture.log_prob(X), expected, rtol=RTOL)
     assert abs(mixture.sample(key, 500).mean(0) - X.mean(0)).max() < 10
+
+
+def test_an_ensemble_keeps_to_the_support_and_to_the_weights(key):
+    x = np.abs(X) + 1.0
+    weights = np.arange(len(x)) % 3
+    options: dict[str, Any] = {"members": 2, "max_epochs": 1, "support": "positive", "show_progress": False}
+    mixture, _ = fit_ensemble_to_data(key, make_flow, x, weights=weights, **options)
+    assert (mixture.sample(key, 200) > 0).all()
+    fit_ensemble_to_data(key, make_flow, x, val_data=x[:7], **options)
+    with pytest.raises(ValueError, match="val_data"):
+        fit_ensemble_to_data(key, make_flow, x, val_data=-x[:7], **options)
 
 
 def test_members_stop_by_themselves(key):

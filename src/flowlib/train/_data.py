@@ -34,13 +34,15 @@ def as_arrays(data: Any, tree: Any, params: Any, of: str = "") -> tuple[Array, .
     for i, value in enumerate(data):
         # What overflows in the cast to float32 is infinite, and `check_finite` will say where.
         with np.errstate(over="ignore"):
-            array = real_array(value, of + _name(i), keep_integers=i > 0 or not isinstance(tree, AbstractDistribution))
+            array = real_array(
+                value, of + array_name(i), keep_integers=i > 0 or not isinstance(tree, AbstractDistribution)
+            )
         if jnp.issubdtype(array.dtype, jnp.floating) and array.dtype != dtype:
             array = array.astype(dtype)
         if array.ndim == 0:
-            raise ValueError(f"{of}{_name(i)} expected rows on its first axis, got a single number.")
+            raise ValueError(f"{of}{array_name(i)} expected rows on its first axis, got a single number.")
         if len(array) != len(arrays[0] if arrays else array):
-            raise ValueError(f"{of}{_name(i)} expected {len(arrays[0])} rows as {of}x has, got {len(array)}.")
+            raise ValueError(f"{of}{array_name(i)} expected {len(arrays[0])} rows as {of}x has, got {len(array)}.")
         arrays.append(array)
     if len(arrays[0]) == 0:
         raise ValueError(f"{of}x expected at least one row, got shape {arrays[0].shape}.")
@@ -66,7 +68,9 @@ def as_host_arrays(
     arrays = []
     for i, array in enumerate(batch):
         if array.dtype.kind not in "fiub":
-            raise TypeError(f"{_name(i)} must hold real numbers, got dtype {array.dtype}. Convert it to float first.")
+            raise TypeError(
+                f"{array_name(i)} must hold real numbers, got dtype {array.dtype}. Convert it to float first."
+            )
         if array.dtype.kind == "f" or (i == 0 and isinstance(tree, AbstractDistribution)):
             with np.errstate(over="ignore"):
                 array = array.astype(dtype, copy=False)
@@ -75,7 +79,7 @@ def as_host_arrays(
         elif array.dtype.kind in "iu":
             array = array.astype(jax.dtypes.canonicalize_dtype(array.dtype), copy=False)
         if array.ndim == 0 or len(array) != len(arrays[0] if arrays else array):
-            raise ValueError(f"{_name(i)} expected as many rows as x, got shape {array.shape}.")
+            raise ValueError(f"{array_name(i)} expected as many rows as x, got shape {array.shape}.")
         arrays.append(array)
     return tuple(arrays)
 
@@ -96,7 +100,7 @@ def _raise_not_finite(i: int, array: np.ndarray, of: str = "", rows: np.ndarray 
         place += f", column {column[0]}" if len(column) == 1 else f", column {tuple(column)}"
     count = len(np.unique(bad[:, 0]))
     raise NonFiniteDataError(
-        f"{of}{_name(i)} expected finite numbers, got {array[tuple(bad[0])]} at {place} (counted from zero); "
+        f"{of}{array_name(i)} expected finite numbers, got {array[tuple(bad[0])]} at {place} (counted from zero); "
         f"{count} of {len(array)} rows are not finite."
     )
 
@@ -125,7 +129,8 @@ def _finite(arrays):
     return [jnp.isfinite(array).all() for array in arrays]
 
 
-def _name(i: int) -> str:
+def array_name(i: int) -> str:
+    """What messages call array `i` of the data."""
     return ("x", "condition")[i] if i < 2 else f"data[{i}]"
 
 

@@ -19,9 +19,9 @@ from flowlib._run_once import run_once
 from flowlib._warn import warn_user
 from flowlib.distributions import AbstractDistribution, VmapMixture
 from flowlib.errors import NonFiniteWarning
-from flowlib.train._data_units import check_support, in_data_units, wrap_circular
+from flowlib.train._data_units import in_data_units
 from flowlib.train._epochs import MAX_EPOCHS, EpochProblem, run_ensemble
-from flowlib.train._fit_rows import begin
+from flowlib.train._fit_rows import begin, check_parts, rows_in_units
 from flowlib.train._history import EnsembleHistory, EpochHistory
 from flowlib.train._loop import Callback, Loop
 from flowlib.train._losses import MaximumLikelihoodLoss
@@ -29,8 +29,6 @@ from flowlib.train._optimizer import check_optimizer
 from flowlib.train._options import check_ema, check_host_options, fit_limits
 from flowlib.train._plan import Given
 from flowlib.train._progress import warn_of_interrupt
-from flowlib.train._remarks import remark
-from flowlib.train._rows import gather_rows
 from flowlib.train._state import FAILURES, Descent, Status, combined, trainable_half
 
 
@@ -63,10 +61,8 @@ def fit_ensemble_to_data(
     """Fit several distributions from different starts to the same data by maximum likelihood, all in one program.
 
     Each member has its own initial parameters, rows for validation, order of rows and early stopping, as if it had
-    been fitted alone; the step of all takes less than the steps of each, for small flows on large devices no longer
-    than one.
-    The mixture of the members, with equal weights, is on average better than its members, and how far they are apart
-    tells where data are few. It costs as many evaluations as there are members.
+    been fitted alone. The mixture of the members has equal weights; its log density is nowhere below the mean of
+    theirs (Jensen's inequality), and costs as many evaluations as there are members.
 
     A member whose loss or update is not finite stops with its best parameters so far; its report says "non-finite".
 
@@ -116,18 +112,17 @@ def fit_ensemble_to_data(
         raise TypeError(f"make_dist expected to give a distribution for a key, got {type(one).__name__}.")
     loss_fn = MaximumLikelihoodLoss()
     in_units = partial(in_data_units, standardise=standardise, support=support)
-    rows = gather_rows(Given(one, data, loss_fn, in_units, batch_size, weights, val_data, val_weights, val_prop))
+    given = Given(one, data, loss_fn, in_units, batch_size, weights, val_data, val_weights, val_prop)
+    rows, _, arrays = rows_in_units(given)
     units = partial(in_units, arrays=rows.given, weights=rows.given_weights)
-    arrays = (wrap_circular(units(one), rows.arrays[0]), *rows.arrays[1:])
-    check_support(units(one), arrays[0][rows.n_given :], "val_data x")
-    remark(units(one), rows.given)
-
     params, static = trainable_half(eqx.filter_vmap(units)(_stack(make_dist, make_key, members)))
     row_weights = None if rows.weights is None else jnp.asarray(rows.weights.astype(default_float()))
     sizes = len(arrays[0]), rows.n_given, rows.n_val
     state, train_rows, val_rows, row_weights = _begin_all(
         fit_key, members, params, optimizer, row_weights, sizes, ema is not None
     )
+    for parts in zip(train_rows, val_rows, strict=True):
+        check_parts(rows, *parts)
 
     settings = {
         "key": key,

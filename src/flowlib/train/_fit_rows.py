@@ -11,14 +11,14 @@ from jaxtyping import Array, PRNGKeyArray
 
 from flowlib._arrays import default_float
 from flowlib._run_once import run_once
-from flowlib.train._data import mean_weight, split_rows
+from flowlib.train._data import array_name, mean_weight, split_rows
 from flowlib.train._data_units import check_support, wrap_circular
 from flowlib.train._epochs import MAX_EPOCHS, EpochProblem, run_epochs
 from flowlib.train._losses import AbstractRowLoss
 from flowlib.train._mesh import Layout
 from flowlib.train._plan import FitPlan, Given
 from flowlib.train._remarks import remark
-from flowlib.train._rows import gather_rows
+from flowlib.train._rows import Rows, gather_rows
 from flowlib.train._state import Descent, TrainState, initial_state, trainable_half
 
 _OWN_KEYS = zlib.crc32(b"fit_to_data")
@@ -29,14 +29,7 @@ def prepare_rows(key: PRNGKeyArray, given: Given, descent: Descent, layout: Layo
     if given.steps_per_epoch is not None:
         raise ValueError("steps_per_epoch belongs to streams of batches: leave it out for arrays.")
     loss_fn, batch_size = given.loss_fn, given.batch_size
-    rows = gather_rows(given)
-    dist = given.units(given.dist, rows.given, rows.given_weights)
-    arrays = (wrap_circular(dist, rows.arrays[0]), *rows.arrays[1:])
-    if len(arrays[0]) > rows.n_given:
-        # In NumPy, which compiles nothing.
-        check_support(dist, np.asarray(arrays[0])[rows.n_given :], "val_data x")
-    if isinstance(loss_fn, AbstractRowLoss):
-        remark(dist, rows.given)
+    rows, dist, arrays = rows_in_units(given)
     params, static = trainable_half(dist)
     row_weights = None if rows.weights is None else jnp.asarray(rows.weights.astype(default_float()))
     sizes = len(rows.arrays[0]), rows.n_given, rows.n_val
@@ -48,11 +41,8 @@ def prepare_rows(key: PRNGKeyArray, given: Given, descent: Descent, layout: Layo
         first = _begin(key, params, descent.optimizer, row_weights, *sizes, averages)
     state, train_rows, val_rows, row_weights = first
 
-    if rows.weights is not None:
-        for part in filter(len, (train_rows, val_rows)):
-            mean_weight(rows.weights[np.asarray(part)])
-
-    settings = {_name(i): array for i, array in enumerate(rows.arrays)}
+    check_parts(rows, train_rows, val_rows)
+    settings = {array_name(i): array for i, array in enumerate(rows.arrays)}
     settings |= {"weights": rows.weights, "rows": (rows.n_given, rows.n_val)}
 
     def dispatch(static):
@@ -76,8 +66,24 @@ def prepare_rows(key: PRNGKeyArray, given: Given, descent: Descent, layout: Layo
     return FitPlan(static, state, rows.n_val > 0, settings, dispatch, MAX_EPOCHS, sample, steps)
 
 
-def _name(i):
-    return ("x", "condition")[i] if i < 2 else f"data[{i}]"
+def rows_in_units(given: Given) -> tuple[Rows, Any, tuple[Array, ...]]:
+    """The rows, the distribution in their units, and the arrays to train on; warns of what often is a mistake."""
+    rows = gather_rows(given)
+    dist = given.units(given.dist, rows.given, rows.given_weights)
+    arrays = (wrap_circular(dist, rows.arrays[0]), *rows.arrays[1:])
+    if len(arrays[0]) > rows.n_given:
+        # In NumPy, which compiles nothing.
+        check_support(dist, np.asarray(arrays[0])[rows.n_given :], "val_data x")
+    if isinstance(given.loss_fn, AbstractRowLoss):
+        remark(dist, rows.given)
+    return rows, dist, arrays
+
+
+def check_parts(rows: Rows, *parts: Array) -> None:
+    """Raise if all rows of a part, for training or for validation, have weight 0."""
+    if rows.weights is not None:
+        for part in filter(len, parts):
+            mean_weight(rows.weights[np.asarray(part)])
 
 
 def begin(

@@ -9,7 +9,7 @@ from jaxtyping import PRNGKeyArray
 
 from flowlib._arrays import check_count, default_float
 from flowlib._run_once import run_once
-from flowlib.train._data import as_host_arrays, as_weights, count_validation, data_dtype, mean_weight
+from flowlib.train._data import array_name, as_host_arrays, as_weights, count_validation, data_dtype, mean_weight
 from flowlib.train._data_units import check_support, wrap_circular
 from flowlib.train._epochs import settled
 from flowlib.train._losses import AbstractRowLoss
@@ -103,9 +103,8 @@ def _check_alike(arrays, alike):
         raise ValueError(f"expected {len(alike)} arrays as in the first batch of data, got {len(arrays)}.")
     for i, (array, (shape, dtype)) in enumerate(zip(arrays, alike, strict=True)):
         if (array.shape[1:], array.dtype) != (shape, dtype):
-            name = ("x", "condition")[i] if i < 2 else f"data[{i}]"
             raise ValueError(
-                f"{name} expected rows of shape {shape} and dtype {dtype} as in the first batch of data, "
+                f"{array_name(i)} expected rows of shape {shape} and dtype {dtype} as in the first batch of data, "
                 f"got {array.shape[1:]} and {array.dtype}."
             )
 

@@ -51,14 +51,10 @@ class FitReport:
         return asdict(self)
 
 
-class EpochHistory(dict):
-    """The losses of each epoch, `{"train": [...], "val": [...]}`, and in `report` why the fit stopped."""
+class _OneFit:
+    """What histories of a single fit share."""
 
     report: FitReport
-
-    def __init__(self, validated: bool):
-        super().__init__(train=[], val=[])
-        self._names = ("train", "val") if validated else ("train",)
 
     def status(self, state: TrainState) -> Status:
         """Whether the fit goes on, or why not."""
@@ -67,6 +63,16 @@ class EpochHistory(dict):
     def close(self, state: TrainState, stopped: str, seconds: float, resumed: bool) -> None:
         """Write the report."""
         self.report = report_of(state, stopped, seconds, resumed)
+
+
+class EpochHistory(_OneFit, dict):
+    """The losses of each epoch, `{"train": [...], "val": [...]}`, and in `report` why the fit stopped."""
+
+    report: FitReport
+
+    def __init__(self, validated: bool):
+        super().__init__(train=[], val=[])
+        self._names = ("train", "val") if validated else ("train",)
 
     @property
     def done(self) -> int:
@@ -97,18 +103,10 @@ class EpochHistory(dict):
         self.update({name: list(record[name]) for name in self})
 
 
-class StepHistory(list):
+class StepHistory(_OneFit, list):
     """The loss of each step, and in `report` why the fit stopped."""
 
     report: FitReport
-
-    def status(self, state: TrainState) -> Status:
-        """Whether the fit goes on, or why not."""
-        return Status(int(state.status))
-
-    def close(self, state: TrainState, stopped: str, seconds: float, resumed: bool) -> None:
-        """Write the report."""
-        self.report = report_of(state, stopped, seconds, resumed)
 
     @property
     def done(self) -> int:

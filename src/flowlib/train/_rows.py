@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from flowlib.train._data import as_arrays, as_weights, check_finite, count_validation
+from flowlib.train._data import array_name, as_arrays, as_weights, check_finite, count_validation
 from flowlib.train._losses import AbstractRowLoss
 from flowlib.train._plan import Given
 from flowlib.train._state import trainable_half
@@ -79,8 +79,7 @@ def _check_alike(arrays, val):
     for i, (array, val_array) in enumerate(zip(arrays, val, strict=True)):
         want, got = (jax.ShapeDtypeStruct(a.shape[1:], a.dtype) for a in (array, val_array))
         if want != got:
-            name = ("x", "condition")[i] if i < 2 else f"data[{i}]"
             raise ValueError(
-                f"val_data {name} expected rows of shape {want.shape} and dtype {want.dtype} as in data, "
+                f"val_data {array_name(i)} expected rows of shape {want.shape} and dtype {want.dtype} as in data, "
                 f"got {got.shape} and {got.dtype}."
             )
