@@ -3,7 +3,7 @@
 1. The density of thirty columns, in their own units, against Gaussian models.
 2. The density of some columns given others, sampled for several conditions in one call.
 3. A variational fit to an unnormalized density whose normaliser is known.
-4. A picture of data, density and samples; the model saved, loaded, and compared.
+4. A picture of losses, density, data and samples; the model saved, loaded, and compared.
 
 Ends with status 1 if a flow does not do what it should.
 """
@@ -23,8 +23,9 @@ from sklearn.mixture import GaussianMixture
 
 import flowlib
 from flowlib.bijections import RationalQuadraticSpline
-from flowlib.distributions import StandardNormal, Transformed
+from flowlib.distributions import StandardNormal
 from flowlib.flows import coupling_flow, masked_autoregressive_flow
+from flowlib.plot import plot_density, plot_losses
 from flowlib.train import fit_to_data, fit_to_variational_target
 
 OUT = Path("out")
@@ -186,7 +187,7 @@ def variational_fit() -> bool:
 
 
 def picture_and_file() -> bool:
-    """Two moons: data, density and samples side by side; then the model through a file."""
+    """Two moons: losses, density, data and samples; then the model through a file."""
     print("\n4. A picture and a file")
     x = flowlib.tasks.two_moons(jr.key(10), 2000)
     flow = coupling_flow(
@@ -196,9 +197,17 @@ def picture_and_file() -> bool:
         flow_layers=6,
         nn_width=40,
     )
-    flow, _ = fit_to_data(jr.key(12), flow, x, learning_rate=3e-3, max_epochs=100, max_patience=20)
+    flow, losses = fit_to_data(jr.key(12), flow, x, learning_rate=3e-3, max_epochs=100, max_patience=20)
     samples = flow.sample(jr.key(13), 2000)
-    draw(np.asarray(x), flow, np.asarray(samples), OUT / "quickstart.png")
+    figure = Figure(figsize=(13, 4.4), layout="constrained")
+    axes = figure.subplots(1, 3)
+    plot_losses(losses, ax=axes[0])
+    plot_density(flow, data=x, limits=(-4.5, 4.5), resolution=300, ax=axes[1])
+    plot_density(flow, samples=samples, limits=(-4.5, 4.5), resolution=300, ax=axes[2])
+    for ax, title in zip(axes, ["losses", "density of the flow, and data", "density, and samples"], strict=True):
+        ax.set_title(title)
+    figure.savefig(OUT / "quickstart.png", dpi=120)
+    print(f"   picture in {OUT / 'quickstart.png'}")
 
     path = OUT / "quickstart.flowlib"
     flowlib.save(path, flow)
@@ -206,23 +215,6 @@ def picture_and_file() -> bool:
     print(f"   saved and loaded {path}:\n{loaded}")
     same_density = (loaded.log_prob(x) == flow.log_prob(x)).all()
     return bool(same_density and (loaded.sample(jr.key(13), 2000) == samples).all())
-
-
-def draw(x: np.ndarray, flow: Transformed, samples: np.ndarray, path: Path) -> None:
-    """Three panels on the same axes."""
-    side = np.linspace(-4.5, 4.5, 300)
-    grid = np.stack(np.meshgrid(side, side), axis=-1)
-    figure = Figure(figsize=(12, 4.4), layout="constrained")
-    axes = figure.subplots(1, 3, sharex=True, sharey=True)
-    for axis, title in zip(axes, ["data", "density of the flow", "samples of the flow"], strict=True):
-        axis.set_title(title)
-        axis.set_aspect("equal")
-    axes[0].scatter(*x.T, s=3, alpha=0.5)
-    axes[1].pcolormesh(side, side, np.exp(flow.log_prob(grid)), shading="auto")
-    axes[2].scatter(*samples.T, s=3, alpha=0.5)
-    axes[0].set(xlim=side[[0, -1]], ylim=side[[0, -1]])
-    figure.savefig(path, dpi=120)
-    print(f"   picture in {path}")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,10 @@ import numpy as np
 import flowlib.bijections as bij
 import flowlib.distributions as dst
 from cases_distributions import DISTRIBUTIONS as FAMILIES
-from flowlib import flows
+from cases_images import BIJECTIONS as IMAGES
+from cases_images import DISTRIBUTIONS as IMAGE_DISTRIBUTIONS
+from cases_images import FLOWS as IMAGE_FLOWS
+from flowlib import flows, nn
 from flowlib.flows._tail import default_transformer
 from flowlib.support import Circle
 from parts import normal, positive, rotation, shift
@@ -35,6 +38,11 @@ def triangular(key, d, lower=True):
     loc, arr, diagonal = jr.split(key, 3)
     matrix = jnp.where(jnp.eye(d, dtype=bool), positive(diagonal, d), normal(arr, d, d) / d)
     return bij.TriangularAffine(normal(loc, d), matrix, lower=lower)
+
+
+def linear(key, d):
+    """With an initial matrix of the user's own."""
+    return bij.InvertibleLinear(key, dim=d, init=2 * jnp.eye(d)[::-1] + normal(key, d, d) / d)
 
 
 def spline(key, edges: Any = "identity", interval: Any = 1.0, knots: int = 5):
@@ -141,6 +149,27 @@ def alternating(key, d):
     return coupling(key, d, mask=mask, transformer=kinds[: int((~mask).sum())], nn_activation=jnp.tanh)
 
 
+def own_arrays(key, d):
+    """A coupling whose transformers have arrays of the layer's own, one of them two for a coordinate."""
+    kinds = [bij.TanhAffine(), bij.Chain([bij.TanhAffine(), default_transformer(), bij.TanhAffine()]), bij.TanhAffine()]
+    return coupling(key, d, transformer=kinds[: d - d // 2])
+
+
+def mixtures(d):
+    """A mixture of its own for each coordinate."""
+    return bij.Vmap(eqx.filter_vmap(lambda: bij.LogisticMixture(3), axis_size=d)(), in_axes=eqx.if_array(0))
+
+
+def bounded_relu():
+    """With the slope of the default transformer, whose inverse does not overflow far out."""
+    return eqx.tree_at(lambda relu: relu.negative_slope, bij.LeakyRelu(), default_transformer().scale)
+
+
+def mixed_logistic():
+    """The transformer of Flow++."""
+    return bij.Chain([bij.LogisticMixture(3), default_transformer()])
+
+
 def joint_coupling(key, d):
     """A coupling with a transformer of vectors and a conditioner of the user's own."""
     size = (d + 1) // 2
@@ -148,6 +177,11 @@ def joint_coupling(key, d):
     n_parameters = size + size**2
     conditioner = eqx.nn.MLP(d - size, n_parameters, 4, 1, activation=jnp.tanh, key=key)
     return coupling(key, d, transformer=transformer, conditioner=conditioner)
+
+
+def residual_network(key, d):
+    """For a coupling of affine maps with a condition of size 2."""
+    return nn.ResidualMLP(key, d // 2 + 2, 2 * (d - d // 2), width=6, depth=1, activation=jnp.tanh)
 
 
 def autoregressive_network(key, d, transformer=None, **options):
@@ -183,6 +217,21 @@ BIJECTIONS: list[Case] = [
     *entry("Tanh_scalar", lambda key, d: bij.Tanh(), default=1, sizes=(1,)),
     *entry("LeakyTanh", lambda key, d: bij.LeakyTanh(1.5, (d,)), default=5, special=lambda b: LEAKY),
     *entry("LeakyTanh_far", lambda key, d: bij.LeakyTanh(8.0, (d,)), default=1, special=lambda b: (8.0, -8.0)),
+    *entry("LeakyRelu", lambda key, d: bij.LeakyRelu(positive(key, d), (d,)), default=5),
+    *entry("LeakyRelu_shared", lambda key, d: bij.LeakyRelu(0.7, (d // 3, 3)), default=6, sizes=(6,)),
+    *entry("LeakyRelu_scalar", lambda key, d: bij.LeakyRelu(2.0), default=1, sizes=(1,)),
+    *entry("LogisticMixture", lambda key, d: bij.LogisticMixture(3, (d,)), default=2),
+    *entry("LogisticMixture_matrix", lambda key, d: bij.LogisticMixture(2, (d // 3, 3)), default=6, sizes=(6,)),
+    *entry("LogisticMixture_scalar", lambda key, d: bij.LogisticMixture(), default=1, sizes=(1,)),
+    *entry("LogisticMixture_vmap", lambda key, d: mixtures(d), default=5),
+    *entry("Logit", lambda key, d: bij.Logit((d,)), default=2),
+    *entry(
+        "Logit_scalar",
+        lambda key, d: bij.Logit(interval=(-1.0, 3.0), alpha=0.1),
+        default=1,
+        sizes=(1,),
+        special=lambda b: (-1.0, 3.0, -1.5, 3.5),
+    ),
     *entry("Power", lambda key, d: bij.Power(3.0, (d,)), default=2, infinite=POLE),
     *entry("Power_root", lambda key, d: bij.Power(0.5, (d,)), default=5, infinite=POLE),
     *entry("Power_negative", lambda key, d: bij.Power(-1.5, (d // 3, 3)), default=6, sizes=(6,), infinite=POLE),
@@ -195,10 +244,17 @@ BIJECTIONS: list[Case] = [
     *entry("Loc_matrix", lambda key, d: bij.Loc(normal(key, d // 3, 3)), default=6, sizes=(6,)),
     *entry("Scale", lambda key, d: bij.Scale(positive(key, d)), default=5),
     *entry("Scale_matrix", lambda key, d: bij.Scale(positive(key, d // 3, 3)), default=6, sizes=(6,)),
+    *entry("TanhAffine", lambda key, d: bij.TanhAffine((d,)), default=2),
+    *entry("TanhAffine_matrix", lambda key, d: bij.TanhAffine((d // 3, 3)), default=6, sizes=(6,)),
+    *entry("TanhAffine_scalar", lambda key, d: bij.TanhAffine(), default=1, sizes=(1,)),
     *entry("TriangularAffine", lambda key, d: triangular(key, d), default=5),
     *entry("TriangularAffine_upper", lambda key, d: triangular(key, d, lower=False), default=2),
     *entry("Householder", lambda key, d: rotation(key, d), default=5),
     *entry("Householder_second", lambda key, d: rotation(key, d), default=1),
+    *entry("ActNorm", lambda key, d: bij.ActNorm((d,)), default=5),
+    *entry("ActNorm_scalar", lambda key, d: bij.ActNorm(), default=1, sizes=(1,)),
+    *entry("InvertibleLinear", lambda key, d: bij.InvertibleLinear(key, dim=d), default=5, noise=0.2),
+    *entry("InvertibleLinear_init", lambda key, d: linear(key, d), default=2, noise=0.2),
     *entry("DiscreteCosine", lambda key, d: bij.DiscreteCosine((d,)), default=5),
     *entry("DiscreteCosine_axis", lambda key, d: bij.DiscreteCosine((d // 3, 3), axis=0), default=6, sizes=(6,)),
     *entry("Permute", lambda key, d: bij.Permute(jr.permutation(key, d)), default=5),
@@ -354,9 +410,45 @@ BIJECTIONS: list[Case] = [
         special=lambda b: (-2.0, 2.0),
         noise=0.3,
     ),
+    *entry(
+        "Coupling_residual",
+        lambda key, d: coupling(key, d, conditioner=residual_network(key, d), cond_dim=2),
+        default=5,
+        noise=0.3,
+    ),
     *entry("Coupling_mask", lambda key, d: alternating(key, d), default=5, special=lambda b: (-2.0, 2.0)),
     *entry("Coupling_joint", lambda key, d: joint_coupling(key, d), default=2, infinite=UNBOUNDED),
+    *entry("Coupling_tanh_affine", lambda key, d: coupling(key, d, transformer=bij.TanhAffine()), default=5),
+    *entry("Coupling_own", lambda key, d: own_arrays(key, d), default=5),
+    *entry(
+        "Coupling_joint_tanh_affine",
+        lambda key, d: coupling(key, d, transformer=bij.TanhAffine(((d + 1) // 2,)), cond_dim=2),
+        default=2,
+    ),
+    *entry(
+        "Coupling_leaky_relu",
+        # With a shift: by itself it does nothing to positive numbers, whatever the condition.
+        lambda key, d: coupling(key, d, transformer=bij.Chain([bij.Loc(0.0), bounded_relu()]), cond_dim=2),
+        default=2,
+    ),
+    *entry("Coupling_mixture", lambda key, d: coupling(key, d, transformer=mixed_logistic(), cond_dim=2), default=2),
     *entry("MaskedAutoregressive", lambda key, d: autoregressive_network(key, d), default=2),
+    *entry(
+        "MaskedAutoregressive_tanh_affine",
+        lambda key, d: autoregressive_network(key, d, bij.TanhAffine(), cond_dim=2),
+        default=5,
+    ),
+    *entry(
+        "MaskedAutoregressive_leaky_relu",
+        lambda key, d: autoregressive_network(key, d, bij.LeakyRelu(0.5)),
+        default=2,
+    ),
+    *entry(
+        "MaskedAutoregressive_mixture",
+        lambda key, d: autoregressive_network(key, d, mixed_logistic()),
+        default=2,
+        noise=0.3,
+    ),
     *entry(
         "MaskedAutoregressive_conditional",
         lambda key, d: autoregressive_network(key, d, cond_dim=3, nn_width=2),
@@ -409,15 +501,16 @@ BIJECTIONS: list[Case] = [
 ]
 
 
-def premade_cases(constructor, defaults, **options) -> list[Case]:
+def premade_cases(constructor, defaults, variant="", noise=0.3, **options) -> list[Case]:
     """A premade flow at every size, unconditional and conditional; each of them in both orientations at some size.
 
-    `defaults` names the size at which a variant is selected.
+    `defaults` names the size at which a case is selected, and `variant` tells cases of one constructor apart.
     """
     found = []
     for suffix, cond_dim in [("", None), ("_conditional", 2)]:
         build = functools.partial(_premade, constructor, {"cond_dim": cond_dim, **options})
-        found += entry(f"{constructor.__name__}{suffix}", build, default=defaults[suffix], noise=0.3, stacked=False)
+        name = f"{constructor.__name__}{variant}{suffix}"
+        found += entry(name, build, default=defaults[suffix], noise=noise, stacked=False)
     return found
 
 
@@ -427,14 +520,24 @@ def _premade(constructor, options, key, d):
 
 
 NARROW = {"flow_layers": 3, "nn_width": 5, "nn_activation": jnp.tanh}
+# With less noise, for it is on three matrices in a row too.
+SPLINES = {**NARROW, "flow_layers": 2, "nn_depth": 1, "knots": 3, "noise": 0.15}
 FLOWS: list[Case] = [
     *premade_cases(flows.coupling_flow, {"": 5, "_conditional": 1}, **NARROW),
     *premade_cases(flows.masked_autoregressive_flow, {"": 2, "_conditional": 5}, **NARROW),
     *premade_cases(flows.block_neural_autoregressive_flow, {"": 1, "_conditional": 2}, nn_block_dim=4),
     *premade_cases(flows.planar_flow, {"": 2, "_conditional": 5}, flow_layers=3, width_size=4),
     *premade_cases(flows.triangular_spline_flow, {"": 2, "_conditional": 1}, flow_layers=2, knots=4),
+    *premade_cases(flows.nice, {"": 5, "_conditional": 1}, **NARROW),
+    *premade_cases(flows.realnvp, {"": 1, "_conditional": 5}, **{**NARROW, "nn_depth": 1}),
+    *premade_cases(flows.inverse_autoregressive_flow, {"": 5, "_conditional": 2}, **NARROW),
+    *premade_cases(flows.neural_spline_flow, {"": 5, "_conditional": 2}, **SPLINES),
+    *premade_cases(
+        flows.neural_spline_flow, {"": 2, "_conditional": 1}, "_autoregressive", kind="autoregressive", **SPLINES
+    ),
 ]
-DISTRIBUTIONS: list[Case] = FAMILIES + FLOWS
+BIJECTIONS += IMAGES
+DISTRIBUTIONS: list[Case] = FAMILIES + FLOWS + IMAGE_DISTRIBUTIONS
 
 
 def _bijection_of(build, key, d):
@@ -443,5 +546,5 @@ def _bijection_of(build, key, d):
 
 BIJECTIONS += [
     dataclasses.replace(case, name=f"{case.name}.bijection", build=functools.partial(_bijection_of, case.build))
-    for case in FLOWS
+    for case in FLOWS + IMAGE_FLOWS
 ]

@@ -63,6 +63,20 @@ def ends(dist) -> Sequence[float]:
     return [*np.asarray(dist.minval).ravel().tolist(), *np.asarray(dist.maxval).ravel().tolist()]
 
 
+def dequantized(key, d):
+    """Whole numbers in every second column, given a condition."""
+    return dst.Dequantized(shifted(key, d), columns=[i % 2 == 0 for i in range(d)], points=4)
+
+
+def variational(key, d):
+    """Noise that depends on the numbers."""
+    net = eqx.nn.Linear(d, d, key=jr.fold_in(key, 1))
+    noise = dst.Transformed(
+        dst.StandardNormal((d,)), bij.Chain([bij.AdditiveCondition(net, (d,), (d,)), bij.Sigmoid((d,))])
+    )
+    return dst.Dequantized(located(dst.Logistic, key, d), noise=noise, points=4)
+
+
 def located_cases(family, default, **facts) -> list[Case]:
     """A family with a location and a scale: events that are vectors, a matrix and a scalar."""
     name = family.__name__
@@ -101,6 +115,14 @@ DISTRIBUTIONS: list[Case] = [
     ),
     *entry("Beta", lambda key, d: two_positive(dst.Beta, key, d), default=5, infinite=POLE),
     *entry("Beta_matrix", lambda key, d: two_positive(dst.Beta, key, d // 3, 3), default=6, sizes=(6,), infinite=POLE),
+    *entry("Dequantized", lambda key, d: dst.Dequantized(located(dst.Normal, key, d // 3, 3)), default=6, sizes=(6,)),
+    *entry("Dequantized_columns", lambda key, d: dequantized(key, d), default=2),
+    *entry("Dequantized_noise", lambda key, d: variational(key, d), default=1),
+    *entry(
+        "Dequantized_interval",
+        lambda key, d: dst.Dequantized(dst.Transformed(dst.StandardNormal((d,)), bij.ToSupport((0.0, 7.0), (d,)))),
+        default=5,
+    ),
     *entry("VmapMixture", lambda key, d: mixture(lambda k: located(dst.Normal, k, d), key), default=5),
     *entry("VmapMixture_full", lambda key, d: mixture(lambda k: multivariate(k, d), key, n=2), default=2),
     *entry("VmapMixture_uniform", lambda key, d: mixture(lambda k: uniform(k, d), key), default=1),

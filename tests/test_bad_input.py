@@ -94,6 +94,16 @@ VALUES = {
     ),
     "planar slope": (lambda: flow(flows.planar_flow, negative_slope=0.0), r"negative_slope in \(0, 1\], got 0.0"),
     "flow knots": (lambda: flow(flows.triangular_spline_flow, knots=0), "knots must be an integer of at least 1"),
+    "mixing": (lambda: flow(mixing="rotation"), "mixing must be one of .*'linear'.*, got 'rotation'"),
+    "kind of spline flow": (
+        lambda: flow(flows.neural_spline_flow, kind="affine"),
+        "kind must be one of .*'autoregressive'.*, got 'affine'",
+    ),
+    "spline flow width": (
+        lambda: flow(flows.neural_spline_flow, nn_width=4.0),
+        r"nn_width must be an integer of at least 1, got 4\.0",
+    ),
+    "realnvp blocks": (lambda: flow(flows.realnvp, nn_depth=-1), "nn_depth must be an integer of at least 0, got -1"),
     "tolerance": (lambda: bij.NumericalInverse(AFFINE, tolerance=0.0), "positive tolerance, got 0.0"),
 }
 

@@ -50,6 +50,8 @@ def test_a_second_fit_of_an_equal_flow_compiles_nothing(second, compiles):
         ("sample_and_log_prob", (jr.key(0), (7,))),
         ("to_base", (jnp.ones((7, 2)),)),
         ("from_base", (jnp.ones((7, 2)),)),
+        ("layer_values", (jnp.ones((7, 2)),)),
+        ("sample_layer_values", (jr.key(0), (7,))),
         ("bijection.transform", (jnp.ones(2),)),
         ("bijection.inverse", (jnp.ones(2),)),
         ("bijection.transform_and_log_det", (jnp.ones(2),)),

@@ -26,6 +26,10 @@ def spline_coupling(key, **options):
         flows.block_neural_autoregressive_flow,
         flows.planar_flow,
         flows.triangular_spline_flow,
+        flows.nice,
+        flows.realnvp,
+        flows.inverse_autoregressive_flow,
+        flows.neural_spline_flow,
     ],
     ids=lambda constructor: constructor.__name__,
 )

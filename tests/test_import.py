@@ -24,7 +24,18 @@ except RuntimeError:
 """
 
 HEAVY = ["optimistix", "lineax", "diffrax", "matplotlib", "sklearn", "scipy.stats", "numpyro", "beartype"]
-MODULES = ["bijections", "distributions", "flows", "train", "masks", "tasks", "support", "parameters", "serialisation"]
+MODULES = [
+    "bijections",
+    "distributions",
+    "flows",
+    "train",
+    "masks",
+    "plot",
+    "tasks",
+    "support",
+    "parameters",
+    "serialisation",
+]
 
 
 @pytest.mark.parametrize("everything", [False, True], ids=["top", "every public module"])

@@ -16,8 +16,12 @@ from flowlib.distributions import Normal, StandardNormal, Uniform
 from flowlib.flows import (
     block_neural_autoregressive_flow,
     coupling_flow,
+    inverse_autoregressive_flow,
     masked_autoregressive_flow,
+    neural_spline_flow,
+    nice,
     planar_flow,
+    realnvp,
     triangular_spline_flow,
 )
 
@@ -26,8 +30,12 @@ X64 = jax.config.jax_enable_x64  # pyright: ignore[reportAttributeAccessIssue]
 CONSTRUCTORS = [
     block_neural_autoregressive_flow,
     coupling_flow,
+    inverse_autoregressive_flow,
     masked_autoregressive_flow,
+    neural_spline_flow,
+    nice,
     planar_flow,
+    realnvp,
     triangular_spline_flow,
 ]
 

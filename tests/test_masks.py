@@ -1,12 +1,14 @@
 """The masks, against the definition entry by entry."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg
 
-from flowlib.masks import block_diag_mask, block_tril_mask, rank_based_mask
+from flowlib.masks import block_diag_mask, block_tril_mask, channel_mask, checkerboard_mask, rank_based_mask
 
 
 @pytest.mark.parametrize("eq", [False, True])
@@ -32,6 +34,24 @@ def test_block_tril_mask_is_a_triangle_of_blocks(k):
         assert value == (column // 2 <= row // 3 + k)
 
 
+@pytest.mark.parametrize("parity", [0, 1])
+def test_checkerboard_mask_is_true_on_one_colour(parity):
+    mask = checkerboard_mask((2, 3, 4), parity=parity)
+    assert isinstance(mask, np.ndarray)
+    assert (mask.shape, mask.dtype) == ((2, 3, 4), bool)
+    for (_, row, column), value in np.ndenumerate(mask):
+        assert value == ((row + column) % 2 == parity)
+
+
+def test_channel_mask_is_true_in_the_first_channels_or_in_the_others():
+    for keep, expected in [(None, [1, 1, 0, 0, 0]), (3, [1, 1, 1, 0, 0]), (0, [0] * 5), (5, [1] * 5)]:
+        mask, other = (channel_mask((5, 2, 3), keep=keep, parity=parity) for parity in (0, 1))
+        assert isinstance(mask, np.ndarray)
+        assert (mask.shape, mask.dtype) == ((5, 2, 3), bool)
+        np.testing.assert_array_equal(mask, np.asarray(expected, bool)[:, None, None] & np.ones((5, 2, 3), bool))
+        np.testing.assert_array_equal(other, ~mask)
+
+
 def test_masks_can_be_built_inside_jit():
     def build(ranks):
         return rank_based_mask(ranks, ranks), block_diag_mask((1, 2), 2), block_tril_mask((1, 2), 2)
@@ -50,3 +70,14 @@ def test_bad_arguments_are_named():
             block_diag_mask(shape, 2)
     with pytest.raises(ValueError, match="n_blocks must be an integer of at least 1, got 0"):
         block_tril_mask((1, 1), 0)
+
+
+def test_bad_images_and_parities_are_named(unchecked_annotations):
+    image: Any = (2, 3)
+    for mask in (checkerboard_mask, channel_mask):
+        with pytest.raises(ValueError, match=r"\(channels, height, width\), got \(2, 3\)"):
+            mask(image)
+        with pytest.raises(ValueError, match="parity must be 0 or 1, got 2"):
+            mask((1, 2, 2), parity=2)
+    with pytest.raises(ValueError, match="keep must be at most the number of channels, 2, got 3"):
+        channel_mask((2, 1, 1), keep=3)

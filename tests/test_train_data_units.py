@@ -214,8 +214,6 @@ def test_kinds_of_support_are_spelt_in_several_ways():
 
 
 BAD_SUPPORTS = [
-    ("integer", ValueError, 'support: "integer" is not supported yet'),
-    (["real", "integer"], ValueError, r'support\[1\]: "integer" is not supported yet'),
     (["real"], ValueError, "expected 2 entries, one a column, got a sequence of 1"),
     ((1, 0), ValueError, r"low < high, got \(1, 0\)"),
     ((0.0, math.nan), ValueError, "low < high"),

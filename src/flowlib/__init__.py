@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from flowlib import distributions as distributions
     from flowlib import flows as flows
     from flowlib import masks as masks
+    from flowlib import plot as plot
     from flowlib import tasks as tasks
     from flowlib import train as train
+    from flowlib.distributions import init_from_data as init_from_data
     from flowlib.parameters import count_parameters as count_parameters
     from flowlib.parameters import freeze as freeze
     from flowlib.parameters import unfreeze as unfreeze
@@ -23,13 +25,14 @@ if TYPE_CHECKING:
     from flowlib.train import fit_to_data as fit_to_data
     from flowlib.train import fit_to_variational_target as fit_to_variational_target
 
-_PARTS = ("bijections", "distributions", "flows", "masks", "tasks", "train")
+_PARTS = ("bijections", "distributions", "flows", "masks", "plot", "tasks", "train")
 _HOMES = {
     "count_parameters": "parameters",
     "freeze": "parameters",
     "unfreeze": "parameters",
     "load": "serialisation",
     "save": "serialisation",
+    "init_from_data": "distributions",
     "fit_to_data": "train",
     "fit_to_variational_target": "train",
 }

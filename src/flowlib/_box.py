@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from flowlib.support import Box, Circle, Interval, Positive, Real, Support
+from flowlib.support import Box, Circle, Integers, Interval, Positive, Real, Support
 
-_WANTED = '"real", "positive", "circular", (low, high), or a Real, Positive, Interval or Circle'
-_NAMED = {"real": Real(), "positive": Positive(), "circular": Circle()}
+_WANTED = (
+    '"real", "positive", "circular", "integer", (low, high), or a Real, Positive, Interval, Circle or Integers'
+)
+_NAMED = {"real": Real(), "positive": Positive(), "circular": Circle(), "integer": Integers()}
 
 
 def as_box(support: Any, shape: tuple[int, ...]) -> Box:
@@ -22,8 +24,19 @@ def as_box(support: Any, shape: tuple[int, ...]) -> Box:
         ValueError: for ends that are out of order, or a number of specs that does not fit.
         TypeError: for what is no spec.
     """
+    box, whole = as_cells(support, shape)
+    if any(whole):
+        raise ValueError("support expected continuous columns, got whole numbers: put a Dequantized around the flow.")
+    return box
+
+
+def as_cells(support: Any, shape: tuple[int, ...]) -> tuple[Box, tuple[bool, ...]]:
+    """What a user wrote as the box of the cells [n, n + 1) of whole numbers n, and which columns hold such.
+
+    The latter has one entry, or one a column. Raises as `as_box`.
+    """
     if isinstance(support, Box):
-        columns = [*zip(support.lower, support.upper, support.circular, strict=True)]
+        columns = [(*ends, False) for ends in zip(support.lower, support.upper, support.circular, strict=True)]
         one = len(columns) == 1
     else:
         one = isinstance(support, str | Support) or (isinstance(support, tuple) and _is_pair(support))
@@ -36,9 +49,11 @@ def as_box(support: Any, shape: tuple[int, ...]) -> Box:
     if not one and (len(shape) != 1 or len(columns) != shape[0]):
         wanted = f"{shape[0]} entries, one a column" if len(shape) == 1 else f"one entry for events of shape {shape}"
         raise ValueError(f"support expected {wanted}, got a sequence of {len(columns)}.")
+    lower, upper, circular, whole = zip(*columns, strict=True)
     # All alike are written as one.
-    columns = columns[:1] if len(set(columns)) == 1 else columns
-    return Box(tuple(c[0] for c in columns), tuple(c[1] for c in columns), tuple(c[2] for c in columns))
+    alike = len({column[:3] for column in columns}) == 1
+    box = Box(lower[:1], upper[:1], circular[:1]) if alike else Box(lower, upper, circular)
+    return box, whole[:1] if len(set(whole)) == 1 else whole
 
 
 def as_support(box: Box) -> Support:
@@ -120,15 +135,16 @@ def _kinds(lower, upper):
     return has_lower & ~has_upper, has_upper & ~has_lower, has_lower & has_upper
 
 
-def _ends(spec: Any, name: str) -> tuple[float, float, bool]:
-    if isinstance(spec, str) and spec == "integer":
-        raise ValueError(f'{name}: "integer" is not supported yet; add uniform noise from [0, 1) and use "real".')
+def _ends(spec: Any, name: str) -> tuple[float, float, bool, bool]:
+    """The ends, whether they are one point of a circle, and whether it holds the cells of whole numbers."""
     given = spec
     spec = _NAMED.get(spec, spec) if isinstance(spec, str) else spec
     if isinstance(spec, Real):
-        return -math.inf, math.inf, False
+        return -math.inf, math.inf, False, False
     if isinstance(spec, Positive):
-        return 0.0, math.inf, False
+        return 0.0, math.inf, False, False
+    if isinstance(spec, Integers):
+        return spec.lower, spec.upper + 1, False, True
     pair = (spec.lower, spec.upper) if isinstance(spec, Interval | Circle) else spec
     if not _is_pair(pair):
         raise TypeError(f"{name} expected {_WANTED}, got {given!r}.")
@@ -137,7 +153,7 @@ def _ends(spec: Any, name: str) -> tuple[float, float, bool]:
         raise ValueError(f"{name} expected ends with low < high, got ({lower:g}, {upper:g}).")
     if isinstance(spec, Circle) and not math.isfinite(upper - lower):
         raise ValueError(f"{name} expected a circle with finite ends, got ({lower:g}, {upper:g}).")
-    return lower, upper, isinstance(spec, Circle)
+    return lower, upper, isinstance(spec, Circle), False
 
 
 def _is_pair(value: Any) -> bool:

@@ -5,6 +5,9 @@ from typing import Any, TypeVar
 import equinox as eqx
 import jax
 import paramax
+from jaxtyping import ArrayLike
+
+from flowlib._arrays import is_concrete
 
 T = TypeVar("T")
 
@@ -28,6 +31,12 @@ class Node(Module):
     Parameters may sit in `paramax` wrappers. A wrapper must be applied to one layer at a time: a
     `Scan` or a `Vmap` stacks the raw arrays, and a normalisation of the stacked array is another function.
     """
+
+    def _check_condition(self, condition: ArrayLike) -> None:
+        """Raise a ValueError if a condition, or one in an array of them, has a value that is of no use.
+
+        Its values are known, and its shape is right. The default takes any.
+        """
 
 
 def unwrap_own(node: T) -> T:
@@ -53,6 +62,18 @@ def peel(node: Any) -> Any:
     while isinstance(node, paramax.NonTrainable):
         node = node.tree
     return paramax.unwrap(node) if isinstance(node, paramax.AbstractUnwrappable) else node
+
+
+def check_condition(node: Any, condition: Any) -> None:
+    """Let a bijection or a distribution raise for values of conditions, if there are any and they are known."""
+    if condition is not None and is_concrete(condition):
+        peel(node)._check_condition(condition)
+
+
+def is_wrapped(tree: Any) -> bool:
+    """Whether there is a paramax wrapper anywhere in the tree."""
+    leaves = jax.tree.leaves(tree, is_leaf=lambda leaf: isinstance(leaf, paramax.AbstractUnwrappable))
+    return any(isinstance(leaf, paramax.AbstractUnwrappable) for leaf in leaves)
 
 
 def _holds_node(tree) -> bool:

@@ -10,6 +10,23 @@ import paramax
 T = TypeVar("T")
 
 
+class Own(paramax.AbstractUnwrappable[Any]):
+    """An array that stays with its layer where a bijection becomes a transformer: trained, but made by no conditioner.
+
+    A coupling or autoregressive layer keeps one for each coordinate that it transforms. Anywhere else the array
+    counts as if it stood there by itself.
+
+    Args:
+        tree: the array.
+    """
+
+    tree: Any
+
+    def unwrap(self) -> Any:
+        """The array."""
+        return self.tree
+
+
 def partition_trainable(tree: T) -> tuple[T, T]:
     """Split a tree into its trainable leaves and everything else; `equinox.combine` joins them again.
 

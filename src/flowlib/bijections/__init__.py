@@ -1,5 +1,6 @@
 """Bijections: invertible maps with tractable log-determinants."""
 
+from flowlib.bijections._act_norm import ActNorm as ActNorm
 from flowlib.bijections._affine import Affine as Affine
 from flowlib.bijections._affine import Loc as Loc
 from flowlib.bijections._affine import Scale as Scale
@@ -21,12 +22,24 @@ from flowlib.bijections._elementwise import Exp as Exp
 from flowlib.bijections._elementwise import Identity as Identity
 from flowlib.bijections._elementwise import Sigmoid as Sigmoid
 from flowlib.bijections._elementwise import SoftPlus as SoftPlus
+from flowlib.bijections._image_coupling import ImageCoupling as ImageCoupling
 from flowlib.bijections._in_data_units import InDataUnits as InDataUnits
 from flowlib.bijections._indexed import Indexed as Indexed
+from flowlib.bijections._init_from_data import asks_for_data as asks_for_data
+from flowlib.bijections._init_from_data import initialise as initialise
 from flowlib.bijections._invert import Invert as Invert
+from flowlib.bijections._invertible_conv import InvertibleConv1x1 as InvertibleConv1x1
+from flowlib.bijections._invertible_linear import InvertibleLinear as InvertibleLinear
+from flowlib.bijections._layer_steps import LayerSteps as LayerSteps
+from flowlib.bijections._layer_steps import layer_steps as layer_steps
 from flowlib.bijections._layers import describe as describe
 from flowlib.bijections._layers import layers_of as layers_of
+from flowlib.bijections._leaky_relu import LeakyRelu as LeakyRelu
+from flowlib.bijections._logistic_mixture import LogisticMixture as LogisticMixture
+from flowlib.bijections._logit import Logit as Logit
 from flowlib.bijections._masked_autoregressive import MaskedAutoregressive as MaskedAutoregressive
+from flowlib.bijections._multiscale import multiscale as multiscale
+from flowlib.bijections._multiscale import multiscale_shapes as multiscale_shapes
 from flowlib.bijections._numerical_inverse import FunctionBijection as FunctionBijection
 from flowlib.bijections._numerical_inverse import NumericalInverse as NumericalInverse
 from flowlib.bijections._orthogonal import DiscreteCosine as DiscreteCosine
@@ -41,8 +54,11 @@ from flowlib.bijections._sandwich import Sandwich as Sandwich
 from flowlib.bijections._scan import Gradient as Gradient
 from flowlib.bijections._scan import Scan as Scan
 from flowlib.bijections._spline import RationalQuadraticSpline as RationalQuadraticSpline
+from flowlib.bijections._squeeze import CheckerboardSqueeze as CheckerboardSqueeze
+from flowlib.bijections._squeeze import Squeeze as Squeeze
 from flowlib.bijections._tanh import LeakyTanh as LeakyTanh
 from flowlib.bijections._tanh import Tanh as Tanh
+from flowlib.bijections._tanh_affine import TanhAffine as TanhAffine
 from flowlib.bijections._to_support import ToSupport as ToSupport
 from flowlib.bijections._triangular_affine import TriangularAffine as TriangularAffine
 from flowlib.bijections._vmap import Vmap as Vmap

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from flowlib._arrays import cast_floats, float_dtype, promoted, real_array
-from flowlib._module import Node, peel, unwrap_own
+from flowlib._module import Node, check_condition, is_wrapped, peel, unwrap_own
 from flowlib.support import Real, Support
 
 
@@ -87,6 +87,13 @@ class AbstractBijection(Node):
     def _inverse_and_log_det_batch(self, y: Array, condition: Array | None) -> tuple[Array, LogDet]:
         return jax.vmap(partial(backward, self), (0, _condition_axis(self, condition)))(y, condition)
 
+    def _init_from_data(self, x: Array, condition: Array | None, *, inverse: bool) -> "AbstractBijection":
+        """A copy with parameters set from a batch that comes in, backwards if `inverse`; see `flowlib.init_from_data`.
+
+        Here the parameters are still in their wrappers. Rows that do not count are NaN. The default sets nothing.
+        """
+        return self
+
     # Whether the two methods of a scalar bijection, given x of shape (n,) and arrays that have one more axis than they
     # were built with, the last and of size n or 1, act on each of the n lanes. Otherwise `vmap` maps over lanes.
     _takes_lanes: ClassVar[bool] = False
@@ -150,10 +157,10 @@ def backward_batch(bijection: AbstractBijection, y: Array, condition: Array | No
 def forward_lanes(bijection: AbstractBijection, x: Array) -> tuple[Array, LogDet]:
     """`forward` of a scalar bijection in n lanes: x has shape (n,), and each of its arrays one more axis, the last.
 
-    Its size is n; where the bijection takes lanes itself it may be 1, for all lanes alike.
+    Its size is n, or 1 for all lanes alike.
     """
     if not takes_lanes(bijection):
-        return eqx.filter_vmap(forward, in_axes=(eqx.if_array(-1), -1), out_axes=-1)(bijection, x)
+        return _lane_by_lane(forward, bijection, x)
     x, inside = jax.vmap(partial(_guard, bijection.domain), -1, -1)(x)
     return _with_flags(bijection._transform_and_log_det(x, None), inside)
 
@@ -161,7 +168,7 @@ def forward_lanes(bijection: AbstractBijection, x: Array) -> tuple[Array, LogDet
 def backward_lanes(bijection: AbstractBijection, y: Array) -> tuple[Array, LogDet]:
     """`backward` of a scalar bijection in lanes; see `forward_lanes`."""
     if not takes_lanes(bijection):
-        return eqx.filter_vmap(backward, in_axes=(eqx.if_array(-1), -1), out_axes=-1)(bijection, y)
+        return _lane_by_lane(backward, bijection, y)
     y, inside = jax.vmap(partial(_guard, bijection.codomain), -1, -1)(y)
     return _with_flags(bijection._inverse_and_log_det(y, None), inside)
 
@@ -175,8 +182,19 @@ def one_row(
 
 
 def takes_lanes(bijection: Any) -> bool:
-    """Whether the bijection itself acts on lanes; one in a wrapper has yet to be unwrapped, lane by lane."""
-    return isinstance(bijection, AbstractBijection) and bijection._takes_lanes
+    """Whether the bijection itself acts on lanes; what is in a wrapper has yet to be unwrapped, lane by lane."""
+    scalar = isinstance(bijection, AbstractBijection) and bijection.shape == ()
+    return scalar and bijection._takes_lanes and not is_wrapped(bijection)
+
+
+def _lane_by_lane(step, bijection, x):
+    each, shared = eqx.partition(bijection, lambda leaf: eqx.is_array(leaf) and leaf.shape[-1] != 1)
+    shared = jax.tree.map(lambda leaf: leaf[..., 0] if eqx.is_array(leaf) else leaf, shared)
+    return eqx.filter_vmap(partial(_one_lane, step, shared), in_axes=(eqx.if_array(-1), -1), out_axes=-1)(each, x)
+
+
+def _one_lane(step, shared, each, x):
+    return step(eqx.combine(each, shared), x)
 
 
 def _with_flags(result, inside):
@@ -219,6 +237,7 @@ def _validated(bijection, x, condition, shape, name):
     condition = real_array(condition, "condition", keep_integers=True)
     if condition.shape != bijection.cond_shape:
         raise ValueError(f"{label} expected a condition of shape {bijection.cond_shape}, got {condition.shape}.")
+    check_condition(bijection, condition)
     return bijection, x, condition
 
 

@@ -12,9 +12,11 @@ from flowlib.bijections._bijection import (
     AbstractBijection,
     LogDet,
     backward,
+    backward_batch,
     check_is_bijection,
     check_shapes_match,
     forward,
+    forward_batch,
     merge_cond_shapes,
 )
 from flowlib.support import Support, join
@@ -62,14 +64,29 @@ class Concatenate(AbstractBijection):
         return join([part.codomain for part in parts], [part.out_shape[self.axis] for part in parts], self.axis)
 
     def _transform_and_log_det(self, x: Array, condition: Array | None = None):
-        blocks = _split(x, [peel(part).shape[self.axis] for part in self.bijections], self.axis)
-        results = [forward(part, block, condition) for part, block in zip(self.bijections, blocks, strict=True)]
-        return jnp.concatenate([y for y, _ in results], self.axis), _total(results)
+        return self._each(forward, self._in_sizes, x, condition, self.axis)
 
     def _inverse_and_log_det(self, y: Array, condition: Array | None = None):
-        blocks = _split(y, [peel(part).out_shape[self.axis] for part in self.bijections], self.axis)
-        results = [backward(part, block, condition) for part, block in zip(self.bijections, blocks, strict=True)]
-        return jnp.concatenate([x for x, _ in results], self.axis), _total(results)
+        return self._each(backward, self._out_sizes, y, condition, self.axis)
+
+    def _transform_and_log_det_batch(self, x: Array, condition: Array | None = None):
+        return self._each(forward_batch, self._in_sizes, x, condition, self.axis + 1)
+
+    def _inverse_and_log_det_batch(self, y: Array, condition: Array | None = None):
+        return self._each(backward_batch, self._out_sizes, y, condition, self.axis + 1)
+
+    @property
+    def _in_sizes(self):
+        return [peel(part).shape[self.axis] for part in self.bijections]
+
+    @property
+    def _out_sizes(self):
+        return [peel(part).out_shape[self.axis] for part in self.bijections]
+
+    def _each(self, step, sizes, x, condition, axis):
+        blocks = _split(x, sizes, axis)
+        results = [step(part, block, condition) for part, block in zip(self.bijections, blocks, strict=True)]
+        return jnp.concatenate([y for y, _ in results], axis), _total(results)
 
 
 class Stack(AbstractBijection):

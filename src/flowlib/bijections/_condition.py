@@ -6,7 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, ArrayLike
 
 from flowlib._arrays import as_shape
 from flowlib._module import peel
@@ -57,7 +57,8 @@ class EmbedCondition(AbstractBijection):
     Args:
         bijection: a conditional bijection.
         embedding_net: a callable from one raw condition to an array of shape `bijection.cond_shape`. Integer
-            conditions (class labels) reach it as integers.
+            conditions (class labels) reach it as integers. If it has a method `check_condition`, this is called with
+            conditions whose values are known, before anything is computed, and may raise (see `LabelEmbedding`).
         raw_cond_shape: the shape of one raw condition.
 
     Raises:
@@ -107,6 +108,11 @@ class EmbedCondition(AbstractBijection):
 
     def _inverse_and_log_det_batch(self, y: Array, condition: Array):
         return backward_batch(self.bijection, y, self._embed_batch(condition))
+
+    def _check_condition(self, condition: ArrayLike) -> None:
+        check = getattr(self.embedding_net, "check_condition", None)
+        if check is not None:
+            check(condition)
 
     def _embed_batch(self, condition: Array) -> Any:
         return self._embed(condition) if condition.ndim == len(self.cond_shape) else jax.vmap(self._embed)(condition)

@@ -11,7 +11,7 @@ from jaxtyping import Array, ArrayLike, Int, PRNGKeyArray
 from flowlib._arrays import as_columns, check_count, check_key
 from flowlib.bijections._bijection import AbstractBijection
 from flowlib.bijections._transformers import Transformers
-from flowlib.nn import MLP
+from flowlib.nn import MLP, AbstractVectorNet
 
 
 class Coupling(AbstractBijection):
@@ -36,8 +36,8 @@ class Coupling(AbstractBijection):
         nn_depth: its number of hidden layers.
         nn_activation: its activation.
         mask: a boolean for each coordinate, True for A.
-        conditioner: any callable module from (x_A, condition) joined in one vector to as many
-            offsets as t has parameters, instead of the MLP; see `Coupling.n_parameters`.
+        conditioner: instead of the MLP any callable module, such as a `flowlib.nn.ResidualMLP`, from (x_A, condition)
+            joined in one vector to as many offsets as t has parameters; see `Coupling.n_parameters`.
 
     Raises:
         ValueError: if sizes, shapes or the mask are wrong, or a conditioner gives another size.
@@ -108,7 +108,8 @@ class Coupling(AbstractBijection):
         x = x.T
         kept, changed = self._split(x)
         seen = kept if condition is None else jnp.concatenate([kept, as_columns(condition, x)])
-        if isinstance(self.conditioner, MLP):
+        if isinstance(self.conditioner, AbstractVectorNet):
+            self._check_size((self.conditioner.out_size,))
             params = self.conditioner.columns(seen, self.transformers.initial)[: self.transformers.size]
         else:
             offsets = jax.vmap(lambda one: self._checked(self.conditioner(one)))(seen.T).T
@@ -124,10 +125,13 @@ class Coupling(AbstractBijection):
         return jnp.concatenate([kept, changed]) if self.kept is None else x.at[self.changed].set(changed)
 
     def _checked(self, offsets):
+        self._check_size(offsets.shape)
+        return offsets[: self.transformers.size]
+
+    def _check_size(self, shape):
         size = self.transformers.size
-        if offsets.shape != (max(size, 1),) and offsets.shape != (size,):
-            raise ValueError(f"Coupling expected its conditioner to give shape ({size},), got {offsets.shape}.")
-        return offsets[:size]
+        if shape not in ((max(size, 1),), (size,)):
+            raise ValueError(f"Coupling expected its conditioner to give shape ({size},), got {shape}.")
 
 
 def _parts(mask, untransformed_dim, dim):

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike
 
 from flowlib._arrays import check_positive, check_values, is_concrete, real_array
-from flowlib._module import peel
+from flowlib._module import check_condition, peel
 from flowlib.bijections._bijection import (
     AbstractBijection,
     LogDet,
@@ -117,6 +117,10 @@ class InDataUnits(AbstractBijection):
         z, log_det = self._from_units(y, batched=True)
         x, more = backward_batch(self.bijection, z, self._standardise_condition(condition))
         return x, log_det + more
+
+    def _check_condition(self, condition: ArrayLike) -> None:
+        if self.cond_location is None:
+            check_condition(self.bijection, condition)
 
     # The parts around f, for one event or for a batch, of which `rebuild_drift` follows f itself.
 

@@ -110,14 +110,15 @@ class MaskedAutoregressive(AbstractBijection):
         state = eqx.combine(jax.tree.map(lambda a: a[0], arrays), rest).begin(conditions)
 
         def find_one(state, step):
-            arrays, start, target = step
+            arrays, start, own, target = step
             rows = eqx.combine(arrays, rest)
             params = start[:, None] + rows.outputs(state)
-            x, log_det = self.transformers.invert_one(params, target)
+            x, log_det = self.transformers.invert_one(params, own, target)
             return rows.reveal(state, x), (x, log_det)
 
         initial = self.transformers.initial.reshape(dim, -1)
-        steps = (jax.tree.map(lambda a: a[1:], arrays), initial[self.order], y[self.order])
+        own = tuple(array[self.order] for array in self.transformers.own)
+        steps = (jax.tree.map(lambda a: a[1:], arrays), initial[self.order], own, y[self.order])
         _, (x, log_det) = jax.lax.scan(find_one, state, steps)
         return jnp.zeros_like(y).at[self.order].set(x), LogDet(log_det.value.sum(0), log_det.valid.all(0))
 

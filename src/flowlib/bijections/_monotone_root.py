@@ -17,6 +17,7 @@ def monotone_root(
     target: Float[Array, "*lanes"],
     start: Float[Array, "*lanes"],
     tolerance: float,
+    bracket: tuple[Float[Array, "*lanes"], Float[Array, "*lanes"]] | None = None,
 ) -> tuple[Float[Array, "*lanes"], Bool[Array, "*lanes"]]:
     """In each lane the x at which a monotone function is `target`, and whether it was found.
 
@@ -31,6 +32,7 @@ def monotone_root(
         target: the value to reach.
         start: where to begin.
         tolerance: the bound on the error in x, relative to 1 + |x|.
+        bracket: where they are known, a point whose value is below the target, or equal to it, and one above.
     """
 
     def is_open(state):
@@ -64,6 +66,7 @@ def monotone_root(
 
     searching = jnp.isfinite(target) & jnp.isfinite(start)
     unknown, infinite = jnp.full_like(start, jnp.nan), jnp.full_like(start, jnp.inf)
-    state = (start, unknown, unknown, infinite, jnp.ones((), start.dtype), searching, jnp.zeros_like(searching), 0)
+    below, above = (unknown, unknown) if bracket is None else bracket
+    state = (start, below, above, infinite, jnp.ones((), start.dtype), searching, jnp.zeros_like(searching), 0)
     x, *_, found, _ = jax.lax.while_loop(is_open, step, state)
     return x, found

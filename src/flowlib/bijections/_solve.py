@@ -23,17 +23,31 @@ def default_tolerance(dtype: Any) -> float:
     return 1e-10 if dtype == jnp.float64 else 1e-5
 
 
-def solve_scalar(fn: Function, target: Float[Array, ""], args: PyTree) -> Float[Array, ""]:
+def solve_scalar(
+    fn: Function,
+    target: Float[Array, "*lanes"],
+    args: PyTree,
+    *,
+    start: Float[Array, "*lanes"] | None = None,
+    bracket: tuple[Float[Array, "*lanes"], Float[Array, "*lanes"]] | None = None,
+) -> Float[Array, "*lanes"]:
     """The x with fn(x, args) = target for a monotone function of one variable; NaN where none is found.
 
-    The gradient is implicit, in `target` and `args`.
+    The gradient is implicit, in `target` and `args`. With lanes, fn takes each by itself.
+
+    Args:
+        fn: the function.
+        target: the value to reach.
+        args: what else fn depends on.
+        start: where to begin. Defaults to the target.
+        bracket: see `monotone_root`.
     """
-    searched, start = stop_gradient((args, target))
+    searched, wanted, start, bracket = stop_gradient((args, target, target if start is None else start, bracket))
 
     def along(x):
         return _value_and_slope(lambda x: fn(x, searched), x)
 
-    x, found = monotone_root(along, start, start, default_tolerance(target.dtype))
+    x, found = monotone_root(along, wanted, start, default_tolerance(target.dtype), bracket)
     # Not found, it is no point to differentiate at: what is shared with other rows would get a gradient of NaN.
     x = jnp.where(found, x, 0)
     x = jax.lax.custom_root(lambda x: fn(x, args) - target, x, _given, _scalar_tangent_solve)

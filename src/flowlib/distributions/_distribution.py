@@ -3,7 +3,7 @@
 import math
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
@@ -12,8 +12,10 @@ import jax.random as jr
 from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
 from flowlib._arrays import as_shape, cast_floats, check_key, float_dtype, promoted, real_array
-from flowlib._module import Node, unwrap_own
+from flowlib._module import Node, check_condition, unwrap_own
 from flowlib.support import Support
+
+D = TypeVar("D", bound="AbstractDistribution")
 
 
 class AbstractDistribution(Node):
@@ -107,19 +109,13 @@ class AbstractDistribution(Node):
             ValueError: if a shape is wrong, or the condition is missing or cannot be used.
             TypeError: if `key` is no key.
         """
-        return _sample(*self._sample_arguments(key, sample_shape, condition), with_density=False)
+        return map_draws(draw_batch, self, key, sample_shape, condition)
 
     def sample_and_log_prob(
         self, key: PRNGKeyArray, sample_shape: int | tuple[int, ...] = (), condition: ArrayLike | None = None
     ) -> tuple[Array, Array]:
         """`sample`, and the log density of each draw from the same pass. Raises as `sample`."""
-        return _sample(*self._sample_arguments(key, sample_shape, condition), with_density=True)
-
-    def _sample_arguments(self, key, sample_shape, condition):
-        key = check_key(key)
-        sample_shape = as_shape(sample_shape, "sample_shape")
-        condition, batch = _validated_condition(self, condition)
-        return self, key, condition, sample_shape + batch
+        return map_draws(draw_with_density_batch, self, key, sample_shape, condition)
 
 
 def density(dist: AbstractDistribution, x: Array, condition: Array | None = None) -> Array:
@@ -144,10 +140,18 @@ def draw_with_density(
 def density_batch(dist: AbstractDistribution, x: Array, condition: Array | None = None) -> Array:
     """`density` over a leading axis of `x`; `condition` is None, shared, or one for each row."""
     dist = unwrap_own(dist)
-    safe, inside = jax.vmap(dist.support.guard)(x)
-    log_prob = jnp.where(inside, dist._log_prob_batch(safe, _own(dist, condition)), -jnp.inf)
-    has_nan = jnp.isnan(x).any(axis=tuple(range(1, x.ndim)))
-    return jnp.where(has_nan, jnp.nan, log_prob)
+    return guarded(dist.support, x, lambda safe: dist._log_prob_batch(safe, _own(dist, condition)))
+
+
+def guarded(support: Support, x: Array, log_prob: Callable[[Array], Array]) -> Array:
+    """`log_prob` of the rows of x in the support, -inf of others, and NaN where x has a NaN.
+
+    It sees members only, so that the others do not spoil gradients of parameters that all rows share.
+    """
+    is_nan = jnp.isnan(x)
+    safe, inside = jax.vmap(support.guard)(jnp.where(is_nan, jnp.inf, x))
+    values = jnp.where(inside, log_prob(safe), -jnp.inf)
+    return jnp.where(is_nan.any(axis=tuple(range(1, x.ndim))), jnp.nan, values)
 
 
 def draw_batch(dist: AbstractDistribution, key: PRNGKeyArray, size: int, condition: Array | None = None) -> Array:
@@ -165,16 +169,24 @@ def draw_with_density_batch(
 
 
 def map_batch(
-    fn: Callable[..., Array],
+    fn: Callable[..., Any],
     dist: AbstractDistribution,
     x: ArrayLike,
     condition: ArrayLike | None,
     event_shape: tuple[int, ...],
-) -> Array:
+) -> Any:
     """Validate, broadcast, and run `fn(dist, x, condition)`, compiled, over one batch axis.
 
-    `fn` is a module-level function, since compiled code is found again by its identity.
+    `fn` is a module-level function, since compiled code is found again by its identity. It gives events, or a
+    tuple: events, and what keeps its digits where events are rounded (densities).
     """
+    return _map_batch(fn, dist, *validated(dist, x, condition, event_shape))
+
+
+def validated(
+    dist: AbstractDistribution, x: ArrayLike, condition: ArrayLike | None, event_shape: tuple[int, ...]
+) -> tuple[Array, Array | None, tuple[int, ...], tuple[int, ...]]:
+    """`x` and `condition` as arrays, the event shape, and the batch shape to which the two broadcast."""
     x = real_array(x, "x")
     batch_x = _batch_shape(dist, x, event_shape, "x")
     condition, batch_c = _validated_condition(dist, condition)
@@ -184,7 +196,31 @@ def map_batch(
         raise ValueError(
             f"{type(dist).__name__}: the batch shape {batch_x} of x does not broadcast with {batch_c} of condition."
         ) from None
-    return _map_batch(fn, dist, x, condition, event_shape, batch)
+    return x, condition, event_shape, batch
+
+
+def as_rows(
+    dist: D, x: Array, condition: Array | None, event_shape: tuple[int, ...], batch: tuple[int, ...]
+) -> tuple[D, Array, Array | None]:
+    """All in the dtype of computation; x, and conditions unless all rows share one, with one batch axis."""
+    _, compute = _promoted(dist, x)
+    dist, x, condition = cast_floats((dist, x, condition), compute)
+    x = jnp.broadcast_to(x, batch + event_shape).reshape((math.prod(batch), *event_shape))
+    return dist, x, _flat(condition, dist.cond_shape, batch)
+
+
+def map_draws(
+    fn: Callable[..., Any],
+    dist: AbstractDistribution,
+    key: PRNGKeyArray,
+    sample_shape: int | tuple[int, ...],
+    condition: ArrayLike | None,
+) -> Any:
+    """Validate, and run `fn(dist, key, size, condition)`, compiled; `fn` as in `map_batch`."""
+    key = check_key(key)
+    sample_shape = as_shape(sample_shape, "sample_shape")
+    condition, batch = _validated_condition(dist, condition)
+    return _map_draws(fn, dist, key, condition, sample_shape + batch)
 
 
 def _own(dist: AbstractDistribution, condition: Array | None) -> Array | None:
@@ -214,7 +250,9 @@ def _validated_condition(dist, condition):
     if condition is None:
         raise ValueError(f"{label} expected a condition of shape (..., *{dist.cond_shape}), got none.")
     condition = real_array(condition, "condition", keep_integers=True)
-    return condition, _batch_shape(dist, condition, dist.cond_shape, "condition")
+    batch = _batch_shape(dist, condition, dist.cond_shape, "condition")
+    check_condition(dist, condition)
+    return condition, batch
 
 
 def _flat(array: Array | None, event_shape: tuple[int, ...] | None, batch: tuple[int, ...]) -> Array | None:
@@ -234,22 +272,25 @@ def _promoted(*trees: Any) -> tuple[Any, Any]:
 @eqx.filter_jit
 def _map_batch(fn, dist, x, condition, event_shape, batch):
     dtype, compute = _promoted(dist, x)
-    dist, x, condition = cast_floats((dist, x, condition), compute)
-    condition = _flat(condition, dist.cond_shape, batch)
-    x = jnp.broadcast_to(x, batch + event_shape).reshape((math.prod(batch), *event_shape))
-    y = fn(dist, x, condition)
-    y = y.reshape(batch + y.shape[1:])
+    dist, x, condition = as_rows(dist, x, condition, event_shape, batch)
     # A density keeps its digits; an event comes back in the precision it came in.
-    return y if fn is density_batch else y.astype(dtype)
+    return _in_batch(fn(dist, x, condition), batch, compute if fn is density_batch else dtype)
 
 
 @eqx.filter_jit
-def _sample(dist, key, condition, batch, *, with_density) -> Any:
+def _map_draws(fn, dist, key, condition, batch):
     dtype, compute = _promoted(dist)
     dist, condition = cast_floats((dist, condition), compute)
     condition = _flat(condition, dist.cond_shape, batch)
-    size = math.prod(batch)
-    if with_density:
-        x, log_prob = draw_with_density_batch(dist, key, size, condition)
-        return x.reshape(batch + dist.shape).astype(dtype), log_prob.reshape(batch).astype(compute)
-    return draw_batch(dist, key, size, condition).reshape(batch + dist.shape).astype(dtype)
+    return _in_batch(cast_floats(fn(dist, key, math.prod(batch), condition), compute), batch, dtype)
+
+
+def _in_batch(result, batch, dtype):
+    events, *rest = result if isinstance(result, tuple) else (result,)
+    result = cast_floats(events, dtype), *rest
+
+    def reshape(leaf):
+        return leaf.reshape(batch + leaf.shape[1:]) if eqx.is_array(leaf) else leaf
+
+    result = jax.tree.map(reshape, result)
+    return result if rest else result[0]

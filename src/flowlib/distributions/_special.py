@@ -33,6 +33,13 @@ def stirling_remainder(a: Array) -> Array:
     return jnp.where(large, series / above, exact)
 
 
+def log_sum_exp(terms: Array) -> Array:
+    """log sum exp over the first axis, with gradients of 0 where all terms are -inf."""
+    # There the log-sum-exp has a NaN gradient, which would spoil that of other rows.
+    outside = (terms == -jnp.inf).all(axis=0)
+    return jnp.where(outside, -jnp.inf, jax.nn.logsumexp(jnp.where(outside, 0, terms), axis=0))
+
+
 def digamma_excess(a: Array) -> Array:
     """digamma(a) - log a, for a > 0."""
     slope = jax.jvp(stirling_remainder, (a,), (jnp.ones_like(a),))[1]

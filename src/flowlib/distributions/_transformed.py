@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
 from flowlib._arrays import float_dtype
-from flowlib._module import peel, unwrap_own
+from flowlib._module import check_condition, peel, unwrap_own
 from flowlib.bijections import (
     AbstractBijection,
     Chain,
@@ -26,7 +26,9 @@ from flowlib.distributions._distribution import (
     draw_with_density,
     draw_with_density_batch,
     map_batch,
+    map_draws,
 )
+from flowlib.distributions._layer_values import LayerValues, by_stage, values_of_data, values_of_draws
 from flowlib.parameters import count_parameters
 from flowlib.support import Support, fits, image
 
@@ -71,6 +73,22 @@ class AbstractTransformed(AbstractDistribution):
         """The event x = f(z; condition) of each base point. Shapes and errors as `to_base`; cost as `sample`."""
         return map_batch(_from_base, self, z, condition, peel(self.base_dist).shape)
 
+    def layer_values(self, x: ArrayLike, condition: ArrayLike | None = None) -> LayerValues:
+        """What the events `x` are between the layers, and their log densities there, in one pass from data to base.
+
+        NaN from the layer on that does not reach an event. Batches, cost and errors as `log_prob`.
+        """
+        return by_stage(map_batch(values_of_data, self, x, condition, self.shape))
+
+    def sample_layer_values(
+        self, key: PRNGKeyArray, sample_shape: int | tuple[int, ...] = (), condition: ArrayLike | None = None
+    ) -> LayerValues:
+        """The draws of `sample` between the layers, and their log densities there, in one pass from base to data.
+
+        Arguments, cost and errors as `sample`.
+        """
+        return by_stage(map_draws(values_of_draws, self, key, sample_shape, condition))
+
     def merge_transforms(self) -> "Transformed":
         """The same distribution without a transformed base: nested bijections become one chain."""
         base, parts = self.base_dist, [self.bijection]
@@ -80,6 +98,10 @@ class AbstractTransformed(AbstractDistribution):
         if len(parts) == 1:
             return Transformed(base, self.bijection)
         return Transformed(base, Chain(parts[::-1]).merge_chains())
+
+    def _check_condition(self, condition: ArrayLike) -> None:
+        check_condition(self.bijection, condition)
+        check_condition(self.base_dist, condition)
 
     def _log_prob(self, x: Array, condition: Array | None) -> Array:
         z, log_det = backward(self.bijection, x, condition)

@@ -13,8 +13,9 @@ import paramax
 from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
 from flowlib._arrays import check_positive, float_dtype, real_array
-from flowlib._module import peel, unwrap_own
+from flowlib._module import check_condition, peel, unwrap_own
 from flowlib.distributions._distribution import AbstractDistribution, density_batch, draw, draw_batch, map_batch
+from flowlib.distributions._special import log_sum_exp
 from flowlib.distributions._statistics import statistic
 from flowlib.support import Real, Subset, Support
 
@@ -73,15 +74,16 @@ class VmapMixture(AbstractDistribution):
         fixed = not any(eqx.is_array(leaf) for leaf in jax.tree.leaves(support))
         return support if fixed else Subset(Real())
 
+    def _check_condition(self, condition: ArrayLike) -> None:
+        check_condition(self.dist, condition)
+
     def _log_prob(self, x: Array, condition: Array | None) -> Array:
         return self._log_prob_batch(x[None], condition)[0]
 
     def _log_prob_batch(self, x: Array, condition: Array | None) -> Array:
         terms = self._each(partial(density_batch, x=x, condition=condition))
         terms = terms + paramax.unwrap(self._log_weights)[:, None]
-        # Where all are -inf their log-sum-exp has a NaN gradient, which would spoil that of the other rows.
-        outside = (terms == -jnp.inf).all(axis=0)
-        return jnp.where(outside, -jnp.inf, jax.nn.logsumexp(jnp.where(outside, 0, terms), axis=0))
+        return log_sum_exp(terms)
 
     def _sample(self, key: PRNGKeyArray, condition: Array | None) -> Array:
         key_component, key_draw = jr.split(key)

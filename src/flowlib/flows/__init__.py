@@ -4,6 +4,13 @@ from flowlib.flows._block_neural_autoregressive import (
     block_neural_autoregressive_flow as block_neural_autoregressive_flow,
 )
 from flowlib.flows._coupling import coupling_flow as coupling_flow
+from flowlib.flows._flow_plus_plus import flow_plus_plus as flow_plus_plus
+from flowlib.flows._glow import glow as glow
+from flowlib.flows._inverse_autoregressive import inverse_autoregressive_flow as inverse_autoregressive_flow
 from flowlib.flows._masked_autoregressive import masked_autoregressive_flow as masked_autoregressive_flow
+from flowlib.flows._neural_spline import neural_spline_flow as neural_spline_flow
+from flowlib.flows._nice import nice as nice
 from flowlib.flows._planar import planar_flow as planar_flow
+from flowlib.flows._realnvp import realnvp as realnvp
+from flowlib.flows._realnvp_image import realnvp_image as realnvp_image
 from flowlib.flows._triangular_spline import triangular_spline_flow as triangular_spline_flow

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Sequence
 
+import equinox as eqx
 import jax
 from jax.tree_util import Partial
 from jaxtyping import Array, PRNGKeyArray
 
 from flowlib.bijections import AbstractBijection, Coupling, Gradient
 from flowlib.distributions import AbstractDistribution, Transformed
+from flowlib.flows._mixing import Mixing
 from flowlib.flows._tail import build_flow, checked_sizes, default_transformer, vector_dim
 
 
@@ -21,6 +23,8 @@ def coupling_flow(
     nn_width: int = 50,
     nn_depth: int = 1,
     nn_activation: Callable = jax.nn.relu,
+    conditioner: Callable[[PRNGKeyArray, int, int], Callable[[Array], Array]] | None = None,
+    mixing: Mixing = "permutation",
     invert: bool = True,
     embedding: Callable[[Array], Array] | None = None,
     raw_cond_shape: tuple[int, ...] | None = None,
@@ -39,9 +43,14 @@ def coupling_flow(
             each transformed coordinate. Defaults to an affine map with its scale in (1/100, 100).
         cond_dim: the size of the condition the flow sees. Defaults to None, an unconditional flow.
         flow_layers: the number of layers.
-        nn_width: the width of each conditioner.
+        nn_width: the width of each conditioner, a `flowlib.nn.MLP`.
         nn_depth: its number of hidden layers.
         nn_activation: its activation.
+        conditioner: a function `(key, in_size, out_size) -> network` that makes the conditioner of each layer instead,
+            such as `jax.tree_util.Partial(flowlib.nn.ResidualMLP, width=64, depth=2)`. Defaults to None.
+        mixing: what stands between layers, and is undone all together at the end. "permutation", a random one each (in
+            two dimensions the reverse); "reverse", which alternates the halves; or "linear", an invertible matrix that
+            starts as a random rotation and is trained (`flowlib.bijections.InvertibleLinear`), O(dim^2) a layer.
         invert: True to use the transformers' `transform` in `log_prob`, False to use it in `sample`.
         embedding: a module from one raw condition (integer labels, an image, ...) to `cond_dim` values; it
             is trained with the flow. Defaults to None.
@@ -49,15 +58,15 @@ def coupling_flow(
         gradient: what the gradient keeps of each layer, "store", "recompute" or "rebuild"; see `Scan`.
 
     Raises:
-        ValueError: if a size is out of range, `gradient` does not suit the layers or `base_dist` has no vectors
-            as events.
+        ValueError: if a size is out of range, `mixing` is no name of one, `gradient` does not suit the layers or
+            `base_dist` has no vectors as events.
         TypeError: if `key` or `base_dist` is of the wrong type.
     """
     dim = vector_dim(base_dist)
     transformer = default_transformer() if transformer is None else transformer
 
     make_layer = Partial(
-        Coupling,
+        *((Coupling,) if conditioner is None else (with_conditioner, conditioner)),
         transformer=transformer,
         untransformed_dim=dim // 2,
         dim=dim,
@@ -74,4 +83,13 @@ def coupling_flow(
         embedding=embedding,
         raw_cond_shape=raw_cond_shape,
         gradient=gradient,
+        mixing=mixing,
     )
+
+
+def with_conditioner(conditioner, key, **options):
+    """A layer whose network is made when its sizes are known."""
+    layer = Coupling(key, **options)
+    in_size = layer.untransformed_dim + (options["cond_dim"] or 0)
+    network = conditioner(key, in_size, max(layer.n_parameters, 1))
+    return eqx.tree_at(lambda layer: layer.conditioner, layer, network)

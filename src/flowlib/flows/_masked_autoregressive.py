@@ -8,6 +8,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from flowlib.bijections import AbstractBijection, Gradient, MaskedAutoregressive
 from flowlib.distributions import AbstractDistribution, Transformed
+from flowlib.flows._mixing import Mixing
 from flowlib.flows._tail import build_flow, checked_sizes, default_transformer, vector_dim
 
 
@@ -21,6 +22,7 @@ def masked_autoregressive_flow(
     nn_width: int = 50,
     nn_depth: int = 1,
     nn_activation: Callable = jax.nn.relu,
+    mixing: Mixing = "permutation",
     invert: bool = True,
     embedding: Callable[[Array], Array] | None = None,
     raw_cond_shape: tuple[int, ...] | None = None,
@@ -43,6 +45,8 @@ def masked_autoregressive_flow(
         nn_width: the width of each conditioner.
         nn_depth: its number of hidden layers.
         nn_activation: its activation.
+        mixing: what changes the order between layers: "permutation", a random one each (in two dimensions the
+            reverse); "reverse"; or "linear", see `coupling_flow`.
         invert: True for a cheap `log_prob`, False for a cheap `sample`.
         embedding: a module from one raw condition (integer labels, an image, ...) to `cond_dim` values; it
             is trained with the flow. Defaults to None.
@@ -50,8 +54,8 @@ def masked_autoregressive_flow(
         gradient: what the gradient keeps of each layer, "store" or "recompute"; see `Scan`.
 
     Raises:
-        ValueError: if a size is out of range, `gradient` does not suit the layers or `base_dist` has no vectors
-            as events.
+        ValueError: if a size is out of range, `mixing` is no name of one, `gradient` does not suit the layers or
+            `base_dist` has no vectors as events.
         TypeError: if `key` or `base_dist` is of the wrong type.
     """
     dim = vector_dim(base_dist)
@@ -74,4 +78,5 @@ def masked_autoregressive_flow(
         embedding=embedding,
         raw_cond_shape=raw_cond_shape,
         gradient=gradient,
+        mixing=mixing,
     )

@@ -1,7 +1,6 @@
-"""What all premade flows share: stack the layers, permute between them, invert, embed, wrap."""
+"""What all premade flows share: stack the layers, mix between them, invert, embed, wrap."""
 
 from collections.abc import Callable
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -14,11 +13,11 @@ from paramax import Parameterize
 
 from flowlib._arrays import check_count, check_key
 from flowlib._module import peel
-from flowlib._random import shuffled
 from flowlib._run_once import run_once
-from flowlib.bijections import AbstractBijection, Affine, Chain, EmbedCondition, Flip, Gradient, Invert, Permute, Scan
+from flowlib.bijections import AbstractBijection, Affine, Chain, EmbedCondition, Gradient, Invert, Scan
 from flowlib.constraints import bounded_scale
 from flowlib.distributions import AbstractDistribution, Transformed
+from flowlib.flows._mixing import Mixing, add_mixing, check_mixing, undo_mixing
 
 
 def vector_dim(base_dist: AbstractDistribution) -> int:
@@ -63,10 +62,12 @@ def build_flow(
     embedding: Callable[[Array], Array] | None,
     raw_cond_shape: tuple[int, ...] | None,
     gradient: Gradient,
+    mixing: Mixing = "permutation",
+    last: AbstractBijection | None = None,
 ) -> Transformed:
-    """Stack `flow_layers` layers with permutations between them, and wrap them into a distribution.
+    """Stack `flow_layers` layers with what mixes the coordinates between them, and wrap them into a distribution.
 
-    At the end the accumulated permutation is undone, so that identity layers make an identity flow.
+    At the end all of the mixing is undone, so that identity layers make an identity flow; `last` comes after that.
     `make_layer`, called with a key, gives a layer; it is a `jax.tree_util.Partial` and no closure, so that
     all layers are made by one compiled program, which a second flow of the same kind uses again. Its sizes
     must have been checked: to a cache of programs 1, 1.0 and True are the same.
@@ -75,7 +76,9 @@ def build_flow(
     # A NumPy number would be traced as an array.
     make_layer = jax.tree.map(lambda leaf: leaf.item() if isinstance(leaf, np.generic) else leaf, make_layer)
     flow_layers = check_count(flow_layers, "flow_layers")
-    bijection = _make_layers(check_key(key), make_layer, vector_dim(base_dist), flow_layers, gradient)
+    dim, mixing = vector_dim(base_dist), check_mixing(mixing)
+    bijection = _make_layers(check_key(key), make_layer, dim, flow_layers, gradient, mixing)
+    bijection = bijection if last is None else Chain([bijection, last]).merge_chains()
     bijection = Invert(bijection) if invert else bijection
     if embedding is not None and raw_cond_shape is not None:
         bijection = EmbedCondition(bijection, embedding, raw_cond_shape)
@@ -83,26 +86,14 @@ def build_flow(
 
 
 @run_once
-def _make_layers(key, make_layer, dim, flow_layers, gradient) -> AbstractBijection:
-    def make_permuted(key):
-        layer_key, permutation_key = jr.split(key)
-        layer = make_layer(layer_key)
-        if dim == 1:
-            return layer
-        permute = Flip((dim,)) if dim == 2 else Permute(shuffled(permutation_key, jnp.arange(dim)))
-        return Chain([layer, permute]).merge_chains()
+def _make_layers(key, make_layer, dim, flow_layers, gradient, mixing) -> AbstractBijection:
+    def make_mixed(key):
+        layer_key, mixing_key = jr.split(key)
+        return add_mixing(mixing_key, make_layer(layer_key), mixing)
 
-    layers = eqx.filter_vmap(make_permuted)(jr.split(key, flow_layers))
-    return _undo_permutations(Scan(layers, gradient=gradient), layers, dim, flow_layers)
-
-
-def _undo_permutations(scan: Scan, layers: Any, dim: int, flow_layers: int) -> AbstractBijection:
-    if dim == 1 or (dim == 2 and flow_layers % 2 == 0):
-        return scan
-    if dim == 2:
-        return Chain([scan, Flip((dim,))])
-    total, _ = jax.lax.scan(lambda total, one: (total[one], None), jnp.arange(dim), layers[-1].permutation)
-    return Chain([scan, Permute(jnp.argsort(total))])
+    layers = eqx.filter_vmap(make_mixed)(jr.split(key, flow_layers))
+    scan, undo = Scan(layers, gradient=gradient), undo_mixing(key, layers, mixing, dim, flow_layers)
+    return scan if undo is None else Chain([scan, undo])
 
 
 def _check_embedding(cond_dim, embedding, raw_cond_shape):

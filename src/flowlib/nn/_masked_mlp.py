@@ -12,6 +12,7 @@ from flowlib._arrays import check_count
 from flowlib._module import Module
 from flowlib.masks import rank_based_mask
 from flowlib.nn._mlp import activate, last_layer, squash, uniform_weights
+from flowlib.nn._vector_net import AbstractVectorNet
 
 
 class MaskedLinear(Module):
@@ -31,7 +32,7 @@ class MaskedLinear(Module):
         return jnp.where(self.mask, self.weight, 0)
 
 
-class MaskedMLP(Module):
+class MaskedMLP(AbstractVectorNet):
     """A perceptron in which output i sees input j only if rank_out[i] > rank_in[j] (MADE, arXiv:1502.03509).
 
     Hidden units get the ranks between, evenly; with fewer units than ranks some inputs would lose
@@ -80,11 +81,11 @@ class MaskedMLP(Module):
         self.skip = _zero(in_ranks, out_ranks, bias=False) if depth > 0 and width < n_ranks else None
         self.activation = activation
 
-    def __call__(self, x: Float[Array, " in_size"]) -> Float[Array, " out_size"]:
-        return self.columns(x[:, None])[:, 0]
+    @property
+    def out_size(self) -> int:
+        return self.last.weight.shape[-2]
 
-    def columns(self, x: Float[Array, "in_size n"], plus: Float[Array, " out_size"] | None = None) -> Array:
-        """The outputs for `n` inputs, one a column; `plus` is added to each column."""
+    def columns(self, x: Float[Array, "in_size n"], plus: Float[Array, " plus"] | None = None) -> Array:
         x = squash(x)
         h = x
         for layer in self.hidden:

@@ -1,9 +1,7 @@
 """The networks that make the parameters of other bijections: a multilayer perceptron, and constants."""
 
 import itertools
-import math
 from collections.abc import Callable
-from functools import partial
 
 import equinox as eqx
 import jax
@@ -12,8 +10,8 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from flowlib._arrays import check_count
-from flowlib._module import Module
-from flowlib._random import draw_together
+from flowlib.nn._vector_net import AbstractVectorNet
+from flowlib.nn._weight_norm import uniform_arrays
 
 _LINEAR_UP_TO = 10.0
 
@@ -27,7 +25,7 @@ def squash(x: Array) -> Array:
     return _LINEAR_UP_TO * jnp.arcsinh(x / _LINEAR_UP_TO)
 
 
-class MLP(Module):
+class MLP(AbstractVectorNet):
     """A multilayer perceptron whose output starts at 0, whatever the input, so that flows start as the identity.
 
     Args:
@@ -64,11 +62,11 @@ class MLP(Module):
         self.layers = (*hidden, last)
         self.activation = activation
 
-    def __call__(self, x: Float[Array, " in_size"]) -> Float[Array, " out_size"]:
-        return self.columns(x[:, None])[:, 0]
+    @property
+    def out_size(self) -> int:
+        return self.layers[-1].weight.shape[-2]
 
     def columns(self, x: Float[Array, "in_size n"], plus: Float[Array, " plus"] | None = None) -> Array:
-        """The outputs for `n` inputs, one a column; `plus` is added to the first of each column."""
         x = squash(x)
         for layer in self.layers[:-1]:
             x = activate(self.activation, _affine(layer, x))
@@ -107,15 +105,12 @@ def _affine(layer: eqx.nn.Linear, x: Array) -> Array:
 
 def uniform_weights(key: PRNGKeyArray, sizes: list[int]) -> list[tuple[Array, Array]]:
     """Weights and biases of layers between such sizes, uniform within 1/sqrt(inputs): the default of PyTorch."""
-    shapes, bounds = [], []
+    shapes, fans = [], []
     for below, above in itertools.pairwise(sizes):
         shapes += [(above, below), (above,)]
-        bounds += [1 / math.sqrt(max(below, 1))] * 2
-    if not shapes:
-        return []
-    parts = draw_together(partial(jr.uniform, minval=-1.0), key, shapes)
-    scaled = [bound * part for bound, part in zip(bounds, parts, strict=True)]
-    return list(zip(scaled[::2], scaled[1::2], strict=True))
+        fans += [below] * 2
+    drawn = uniform_arrays(key, shapes, fans)
+    return list(zip(drawn[::2], drawn[1::2], strict=True))
 
 
 def _linear(weight: Array, bias: Array) -> eqx.nn.Linear:

@@ -4,30 +4,33 @@ All of it is NumPy on the host, with sums in float64: nothing is compiled, for w
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
 from flowlib._arrays import float_dtype, promoted
-from flowlib._box import as_box, to_reals
+from flowlib._box import as_box, as_cells, to_reals
 from flowlib._module import peel
 from flowlib.bijections import Chain, InDataUnits, RationalQuadraticSpline, Sandwich, ToSupport
-from flowlib.distributions import AbstractTransformed, Transformed
-from flowlib.support import Box, Real
+from flowlib.distributions import AbstractTransformed, Dequantized, Transformed
+from flowlib.support import Box, Integers, Real
 from flowlib.train._data_checks import listed, portions, position
 
-T = TypeVar("T")
+# Parts of a cell, in whose middles dequantized data are measured: sums of floats do not reach the cell's ends.
+_PLACES = 64
 
 
-def in_data_units(dist: T, arrays: tuple[Any, ...], weights: Any = None, *, standardise: bool, support: Any) -> T:
+def in_data_units(dist: Any, arrays: tuple[Any, ...], weights: Any = None, *, standardise: bool, support: Any) -> Any:
     """The distribution with an `InDataUnits` of the location and scale of these data around its bijection.
 
     Only a `Transformed` whose support is the real line is changed: the parameters of other distributions mean
     something in the units of the data already. One that has units, from a fit before, keeps them. Location and
     scale are the weighted mean and population standard deviation, of the unconstrained values (logarithms, logits)
     where there is a `support`; the scale of a constant column is 1. Integer conditions are labels, and stay.
+    Where columns of the support are of whole numbers, the result is `Dequantized`; a flow inside such a distribution
+    gets the units of data somewhere in their cells.
 
     Args:
         dist: any tree.
@@ -42,11 +45,14 @@ def in_data_units(dist: T, arrays: tuple[Any, ...], weights: Any = None, *, stan
             weight is positive.
         TypeError: if there is a support and `dist` cannot take one, or the support is none.
     """
+    if isinstance(dist, Dequantized):
+        return _dequantized_in_units(dist, arrays, weights, standardise, support)
     units = _units_of(dist)
     if units is not None:
         box = _box_of(units)
         if support is not None:
-            _check_same(as_box(support, units.out_shape), box)
+            box_given, whole = as_cells(support, units.out_shape)
+            _check_same((box_given, whole), (box, (False,)))
         if box is not None:
             _check_inside(box, arrays[0], _dtype_of(dist))
         return dist
@@ -57,16 +63,68 @@ def in_data_units(dist: T, arrays: tuple[Any, ...], weights: Any = None, *, stan
                 f"support expected a Transformed over the real line to fit, got {type(dist).__name__}{kind}."
             )
         return dist
-    box = as_box("real" if support is None else support, dist.shape)
+    box, whole = as_cells("real" if support is None else support, dist.shape)
     if np.shape(arrays[0])[1:] != dist.shape:
         # Arrays of a loss of the user's own need not be events.
         if support is not None:
             raise ValueError(f"support expected rows of x of shape {dist.shape}, got {np.shape(arrays[0])[1:]}.")
         return dist
+    if any(whole):
+        dequantized = Dequantized(dist, columns=None if all(whole) else whole)
+        return _dequantized_in_units(dequantized, arrays, weights, standardise, support)
     if _is_real(box) and not standardise:
         return dist
     wrapped = _wrapped(dist, box, arrays, weights, standardise)
     return eqx.tree_at(lambda dist: dist.bijection, dist, wrapped)
+
+
+def _dequantized_in_units(dist, arrays, weights, standardise, support):
+    box = None
+    if support is not None:
+        box, whole = as_cells(support, dist.shape)
+        if whole != dist.columns:
+            raise ValueError("support has other columns of whole numbers than the Dequantized distribution.")
+    if np.shape(arrays[0])[1:] != dist.shape:
+        return dist
+    check_support(dist, arrays[0])
+    inner, rest = dist.dist, arrays[1:]
+    if box is not None:
+        _check_inside(box, _middles(dist, arrays[0]), _dtype_of(dist), whole=dist.support.mask)
+    in_units = in_data_units(inner, (_in_cells(dist, arrays[0]), *rest), weights, standardise=standardise, support=box)
+    return eqx.tree_at(lambda dist: dist.dist, dist, in_units)
+
+
+def _middles(dist: Dequantized, x: Any) -> np.ndarray:
+    """The middles of the cells of whole numbers."""
+    x = np.asarray(x)
+    return np.where(dist.support.mask, x + np.asarray(0.5, x.dtype), x)
+
+
+def _in_cells(dist: Dequantized, x: Any) -> np.ndarray:
+    """Places in the cells of whole numbers at random, the same each time."""
+    x = np.asarray(x)
+    places = (np.random.default_rng(0).integers(0, _PLACES, x.shape, np.uint8) + x.dtype.type(0.5)) / _PLACES
+    return np.where(dist.support.mask, x + places.astype(x.dtype), x)
+
+
+def _check_whole(dist: Dequantized, x: Any, name: str = "x") -> None:
+    """Raise a ValueError that names the first column in which there should be whole numbers, or others, alone."""
+    x = np.asarray(x)
+    values = Integers() if dist.values is None else dist.values
+    with np.errstate(invalid="ignore"):
+        good = (x == np.floor(x)) & (x >= values.lower) & (x <= values.upper)
+    bad = np.argwhere(~good & dist.support.mask)
+    if not len(bad):
+        return
+    row, *place = bad[0].tolist()
+    rows = np.unique(bad[:, 0])
+    column = f", column {position(int(np.ravel_multi_index(place, x.shape[1:])), x.shape[1:])}" if place else ""
+    value = x[tuple(bad[0])]
+    hint = " Pixels that were divided already? Give the whole numbers." if 0 < value < 1 else ""
+    raise ValueError(
+        f"{name} expected whole {_range(values.lower, values.upper, 'from', 'to')}, got {value:.7g} at row {row}"
+        f"{column} (counted from zero); {len(rows)} of {len(x)} rows have others, {listed(rows.tolist(), 'row')}.{hint}"
+    )
 
 
 def _wrapped(dist, box, arrays, weights, standardise):
@@ -94,14 +152,19 @@ def _wrapped(dist, box, arrays, weights, standardise):
 
 def check_support(dist: Any, x: Any, name: str = "x") -> None:
     """Raise a ValueError that names column and rows if some are not in the support of the units of `dist`."""
+    whole = None
+    if isinstance(dist, Dequantized):
+        _check_whole(dist, x, name)
+        x, whole, dist = _middles(dist, x), dist.support.mask, dist.dist
     units = _units_of(dist)
     box = None if units is None else _box_of(units)
     if box is not None:
-        _check_inside(box, x, _dtype_of(dist), name)
+        _check_inside(box, x, _dtype_of(dist), name, whole)
 
 
 def wrap_circular(dist: Any, x: Any) -> Any:
     """The rows of x with circular columns of the units of `dist` brought into range; x itself if all of them are."""
+    dist = dist.dist if isinstance(dist, Dequantized) else dist
     units = _units_of(dist)
     box = None if units is None else _box_of(units)
     if box is None or not any(box.circular):
@@ -135,6 +198,8 @@ def outside_splines(dist: Any, x: Any) -> OutsideSplines | None:
     Of several splines the widest counts. Those in a `Sandwich` see other coordinates, and do not count, nor do
     circular ones. None too where the units have a `to_data` of another kind than `ToSupport`.
     """
+    if isinstance(dist, Dequantized):
+        return outside_splines(dist.dist, _middles(dist, x))
     node = peel(dist)
     if not isinstance(node, AbstractTransformed):
         return None
@@ -181,8 +246,8 @@ def _is_real(box: Box) -> bool:
     return bool(np.isinf([*box.lower, *box.upper]).all())
 
 
-def _check_same(new: Box, old: Box | None) -> None:
-    if old is None or (new.lower, new.upper, new.circular) != (old.lower, old.upper, old.circular):
+def _check_same(new: Any, old: Any) -> None:
+    if new != old:
         raise ValueError("support differs from that of an earlier fit, which the distribution keeps: build it anew.")
 
 
@@ -259,8 +324,11 @@ def _widest_gaps(box: Box, x: np.ndarray, weights: np.ndarray | None, shape: tup
     return cut.reshape(shape)
 
 
-def _check_inside(box: Box, x: Any, dtype: np.dtype, name: str = "x") -> None:
-    """Raise a ValueError that names the first column with values outside the box; on circles all are inside."""
+def _check_inside(box: Box, x: Any, dtype: np.dtype, name: str = "x", whole: np.ndarray | None = None) -> None:
+    """Raise a ValueError that names the first column with values outside the box; on circles all are inside.
+
+    Of the `whole` columns, x has the middles of the cells of whole numbers.
+    """
     if _is_real(box):
         return
     x = np.asarray(x)
@@ -284,22 +352,25 @@ def _check_inside(box: Box, x: Any, dtype: np.dtype, name: str = "x") -> None:
     j = int(bad.argmax())
     rows = np.flatnonzero(outside(flat[:, j], j))
     low, high = (float(np.broadcast_to(end, x.shape[1:]).ravel()[j]) for end in (lower, upper))
-    value = float(flat[rows[0], j].astype(dtype))
+    value, wanted = float(flat[rows[0], j].astype(dtype)), _range(low, high)
+    if whole is not None and np.broadcast_to(whole, x.shape[1:]).ravel()[j]:
+        value, wanted = value - 0.5, f"whole {_range(low, high - 1, 'from', 'to')}"
     column = f"column {position(j, x.shape[1:])}" if x.ndim > 1 else ""
     within, at = (f" in {column}", f", {column}") if column else ("", "")
     # Subnormal numbers count as 0.
     at_end = value in (low, high) or low < value < high
     hint = " The ends have no density: add a little noise, or choose wider ends." if at_end else ""
     raise ValueError(
-        f"{name} expected {_range(low, high)}{within}, got {value:.7g} at row {rows[0]}{at} "
+        f"{name} expected {wanted}{within}, got {value:.7g} at row {rows[0]}{at} "
         f"(counted from zero); {len(rows)} of {len(x)} rows are outside, {listed(rows.tolist(), 'row')}.{hint}"
     )
 
 
-def _range(low: float, high: float) -> str:
-    if low == -np.inf:
-        return f"numbers below {high:g}"
-    return f"numbers above {low:g}" if high == np.inf else f"numbers between {low:g} and {high:g}"
+def _range(low: float, high: float, above: str = "above", below: str = "below") -> str:
+    ends = [f"{above} {low:g}"] * (low != -np.inf) + [f"{below} {high:g}"] * (high != np.inf)
+    if len(ends) == 2 and above == "above":
+        return f"numbers between {low:g} and {high:g}"
+    return " ".join(["numbers", *ends])
 
 
 def _spline_intervals(node: Any) -> Iterator[tuple[float, float]]:

@@ -101,8 +101,9 @@ def fit_to_data(
             `sample` stay in the units of the data. Of a `Transformed` over the real line; other
             distributions are left alone, and one that has been through such a fit keeps the units it has.
         support: what values the columns of x can take, one for all or a list of one a column: `"real"`, `"positive"`,
-            `(low, high)`, `"circular"` or what else `flowlib.bijections.ToSupport` takes. The flow then has no
-            density, and no samples, outside.
+            `(low, high)`, `"circular"` or what else `flowlib.bijections.ToSupport` takes, and `"integer"` or
+            `flowlib.support.Integers(low, high)`. The flow then has no density, and no samples, outside; with columns
+            of integers it comes back as `Dequantized`.
         max_patience_steps: stop at the end of an epoch when the loss has not improved for more steps than this.
         min_improvement: by how much a loss must improve to count for patience. The best parameters are those of the
             lowest loss all the same.

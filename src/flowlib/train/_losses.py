@@ -17,8 +17,8 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from flowlib._arrays import check_count, real_array
-from flowlib._module import Module
-from flowlib.distributions import AbstractDistribution
+from flowlib._module import Module, check_condition
+from flowlib.distributions import AbstractDistribution, Dequantized
 
 
 class AbstractRowLoss(Module):
@@ -50,8 +50,9 @@ class AbstractRowLoss(Module):
 class MaximumLikelihoodLoss(AbstractRowLoss):
     """-mean(log p(x_i | condition_i)): the negative log-likelihood, for conditional and unconditional fits.
 
-    Costs one `log_prob` of the batch. Called as `loss(params, static, x, condition=None, key=None)`;
-    the key is not used.
+    Of a `Dequantized` distribution, minus its `lower_bound` with one place a row, where there is a key.
+
+    Costs one `log_prob` of the batch. Called as `loss(params, static, x, condition=None, key=None)`.
     """
 
     @property
@@ -62,10 +63,10 @@ class MaximumLikelihoodLoss(AbstractRowLoss):
     def __call__(
         self, params: Any, static: Any, x: Array, condition: Array | None = None, key: PRNGKeyArray | None = None
     ) -> Float[Array, ""]:
-        return -eqx.combine(params, static).log_prob(x, condition).mean()
+        return -_log_likelihood(eqx.combine(params, static), key, x, condition).mean()
 
     def per_row(self, params: Any, static: Any, *arrays: Array, key: PRNGKeyArray | None = None) -> Array:
-        return -eqx.combine(params, static).log_prob(*arrays)
+        return -_log_likelihood(eqx.combine(params, static), key, *arrays)
 
     def check(self, tree: Any, *arrays: Array) -> None:
         _check_events(tree, arrays)
@@ -245,6 +246,12 @@ def check_conditions(dist: AbstractDistribution, condition: Any) -> None:
         raise ValueError(f"condition expected rows of shape {dist.cond_shape}, got shape {shape}.")
 
 
+def _log_likelihood(dist: Any, key: PRNGKeyArray | None, *arrays: Any) -> Array:
+    if isinstance(dist, Dequantized) and key is not None:
+        return dist.lower_bound(key, *arrays)
+    return dist.log_prob(*arrays)
+
+
 def _others(key: PRNGKeyArray | None, rows: int, count: int) -> Array:
     """For each of `rows` rows, `count` different other rows: those of its highest random scores."""
     if key is None:
@@ -271,3 +278,5 @@ def _check_events(dist: Any, arrays: tuple[Array, ...]) -> None:
         if array.shape[1:] != shape:
             expected = f"({', '.join(['rows', *map(str, shape)])}{'' if shape else ','})"
             raise ValueError(f"{label} expected {name} of shape {expected}, got {array.shape}.")
+    if len(arrays) == 2:
+        check_condition(dist, arrays[1])
