@@ -10,7 +10,6 @@ import argparse
 import pathlib
 import time
 
-
 import jax.random as jr
 import numpy as np
 import optax

@@ -11,9 +11,7 @@ import math
 import pathlib
 
 import jax.random as jr
-import matplotlib
-
-matplotlib.use("Agg")
+import matplotlib as mpl
 import numpy as np
 from sklearn.datasets import load_digits
 
@@ -55,6 +53,7 @@ def main():
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("out/digits"))
     options = parser.parse_args()
+    mpl.use("Agg")
     options.out.mkdir(parents=True, exist_ok=True)
 
     train, test = load()
@@ -75,7 +74,7 @@ def main():
         "temperatures": plot_temperatures(flow, jr.key(4), n=10),
     }.items():
         np.ravel(axes)[0].figure.savefig(options.out / f"{name}.png", dpi=150)
-    print(f"Pictures and the flow are in {options.out}. Of samples.png the upper two rows are drawn, the lower are real.")
+    print(f"Pictures and the flow are in {options.out}. In samples.png the upper two rows are drawn, the lower real.")
 
 
 if __name__ == "__main__":

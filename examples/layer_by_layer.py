@@ -2,9 +2,10 @@
 
 x2 is N(0, 4^2) and x1 given x2 is N(x2^2 / 4, 1) (the data of Eric Jang's tutorial on normalizing flows). About half a
 minute on a CPU. Prints the held-out mean log density beside the best possible one and the slopes of the rectifiers, and
-draws density, layers, grid and losses. `docs/layer-by-layer.md` explains what is seen.
+draws density, layers, grids and losses. `docs/layer-by-layer.md` explains what is seen.
 
-Usage: python examples/layer_by_layer.py [--epochs 200] [--rectifiers between] [--out out/layer_by_layer] [--docs]
+Usage: python examples/layer_by_layer.py [--epochs 200] [--rectifiers between] [--slope 1.0] [--seed 0]
+    [--out out/layer_by_layer] [--docs]
 """
 
 import argparse
@@ -37,8 +38,6 @@ DOCS = ("density", "from-base", "from-data", "grids")
 LIMITS = ((-4, 36), (-14, 14))
 # The negative entropy of x2 and of x1 given x2, in nats.
 BEST = -math.log(2 * math.pi * math.e) - math.log(4)
-# Rectifiers start as the identity, as the couplings do.
-SLOPE = 1.0
 # Where rectifiers stand, from the data to the base: before the first coupling, between couplings, after the last.
 PLACES = {"none": "", "between": "b", "data": "db", "base": "bz", "both": "dbz"}
 
@@ -50,17 +49,17 @@ def draw(key: jax.Array, n: int) -> jax.Array:
     return jnp.stack([x2**2 / 4 + jr.normal(key1, (n,)), x2], axis=1)
 
 
-def make_flow(key: jax.Array, n_couplings: int = 4, rectifiers: str = "between") -> Transformed:
-    """Couplings that change x1, x2, x1, ..., written from the data to the base, with rectifiers."""
+def make_flow(key: jax.Array, rectifiers: str, slope: float) -> Transformed:
+    """Couplings that change x1, x2, x1 and x2, written from the data to the base, with rectifiers."""
     places = PLACES[rectifiers]
-    layers: list[AbstractBijection] = [LeakyRelu(SLOPE, (2,))] if "d" in places else []
-    for i, coupling_key in enumerate(jr.split(key, n_couplings)):
+    layers: list[AbstractBijection] = [LeakyRelu(slope, (2,))] if "d" in places else []
+    for i, coupling_key in enumerate(jr.split(key, 4)):
         mask = [False, True] if i % 2 == 0 else [True, False]
         layers.append(
             Coupling(coupling_key, transformer=TanhAffine(), dim=2, mask=mask, nn_width=16, nn_activation=jnp.tanh)
         )
-        if ("z" if i == n_couplings - 1 else "b") in places:
-            layers.append(LeakyRelu(SLOPE, (2,)))
+        if ("z" if i == 3 else "b") in places:
+            layers.append(LeakyRelu(slope, (2,)))
     # A `Transformed` goes from the base to the data.
     return Transformed(StandardNormal((2,)), Invert(Chain(layers)))
 
@@ -110,9 +109,12 @@ def save_small(figure: Figure, path: pathlib.Path) -> None:
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="A flow of couplings and leaky rectifiers, layer by layer.")
     parser.add_argument("--epochs", type=int, default=200)
     parser.add_argument("--rectifiers", choices=PLACES, default="between", help="where rectifiers stand")
+    parser.add_argument(
+        "--slope", type=float, default=1.0, help="the first slope; with 1 the flow starts as the identity"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("out/layer_by_layer"))
     parser.add_argument("--docs", action="store_true", help="write the small pictures of docs/pictures too")
@@ -121,7 +123,7 @@ def main():
 
     data_key, test_key, flow_key, fit_key = jr.split(jr.key(options.seed), 4)
     x, test = draw(data_key, N_TRAIN), draw(test_key, N_TEST)
-    flow = make_flow(flow_key, rectifiers=options.rectifiers)
+    flow = make_flow(flow_key, options.rectifiers, options.slope)
     steps = options.epochs * math.ceil(0.9 * N_TRAIN / BATCH)
     flow, losses = fit_to_data(
         fit_key,
@@ -145,9 +147,7 @@ def main():
         if options.docs and name in DOCS:
             save_small(figure, pathlib.Path("docs/pictures") / f"layer-by-layer-{name}.png")
         plt.close(figure)
-    animation = animate_layers(
-        flow, x, n=N_TRAIN, direction="sample", frames_per_layer=6, frames_between=2, interval=80
-    )
+    animation = animate_layers(flow, x, frames_per_layer=6, frames_between=2, interval=80)
     animation.save(options.out / "layers.gif", writer="pillow", dpi=70)
     print(f"Pictures are in {options.out}.")
 

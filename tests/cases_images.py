@@ -169,6 +169,12 @@ BIJECTIONS: list[Case] = [
         noise=0.3,
     ),
     *entry(
+        "ImageCoupling_image_condition",
+        lambda key, d: image_coupling(key, (2, 1, 3), cond_channels=1, conditioner=Partial(nn.ConvNet, width=3)),
+        default=6,
+        sizes=(6,),
+    ),
+    *entry(
         "ImageCoupling_kinds",
         lambda key, d: image_coupling(
             key,

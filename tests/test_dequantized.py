@@ -218,6 +218,15 @@ def flow_for(key):
     return coupling_flow(key, base_dist=StandardNormal((3,)), flow_layers=2, nn_width=8)
 
 
+def test_pixels_that_are_always_the_same_are_no_mistake():
+    """Of such columns of real numbers a fit warns, and warnings are errors here."""
+    images = np.zeros((40, 1, 2, 2))
+    images[:, 0, 1, 1] = RNG.integers(0, 4, 40)
+    pixels = Dequantized(Transformed(Normal(jnp.zeros((1, 2, 2))), ToSupport((0.0, 4.0), (1, 2, 2))))
+    _, losses = fit_to_data(jr.key(0), pixels, images, max_epochs=1, show_progress=False)
+    assert np.isfinite(losses["train"]).all()
+
+
 BAD_ROWS = [
     ((0, 0, 0.5), "x expected whole numbers, got .* at row 3, column 0"),
     ((0, 0, -7.0), r"expected whole numbers from 0 in column 0, got -[1-7] at row 3"),

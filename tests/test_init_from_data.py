@@ -1,5 +1,6 @@
 """`init_from_data`: each `ActNorm` is set from the batch as it arrives there, through every composite."""
 
+import math
 import pickle
 from functools import partial
 from typing import Any
@@ -43,8 +44,9 @@ from flowlib.bijections import (
     multiscale_shapes,
 )
 from flowlib.constraints import positive
-from flowlib.distributions import Dequantized, Normal, StandardNormal, Transformed
+from flowlib.distributions import Dequantized, Normal, StandardNormal, Transformed, init_from_data
 from flowlib.parameters import freeze
+from flowlib.train import fit_to_data
 from parts import shift
 
 TOLERANCE = 1e-5
@@ -554,3 +556,14 @@ def test_bad_arguments_are_one_line_errors(make, kind, message, unchecked_annota
     with pytest.raises(kind, match=message) as caught:
         flowlib.init_from_data(*make(flow_of(shifted_norm())))
     assert "\n" not in str(caught.value)
+
+
+def test_fit_sets_normalisations_in_the_units_that_it_puts_in():
+    x = 1e4 + 50 * np.random.default_rng(3).standard_normal((400, 2))
+    flow = Transformed(StandardNormal((2,)), Invert(Chain([ActNorm((2,)), Affine(np.zeros(2), np.full(2, 1.0))])))
+    for given in (flow, init_from_data(flow, x)):
+        fitted, losses = fit_to_data(jr.key(0), given, x, max_epochs=1, learning_rate=1e-5, show_progress=False)
+        # The entropy of two normal columns of standard deviation 50.
+        assert abs(losses["train"][0] - (math.log(2 * math.pi * math.e) + 2 * math.log(50))) < 0.1
+        z = np.asarray(fitted.to_base(x))
+        np.testing.assert_allclose(z.mean(0), 0, atol=0.01)

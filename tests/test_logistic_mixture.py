@@ -8,12 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import scipy.special
 from scipy.optimize import brentq
-from scipy.special import logsumexp
 from scipy.stats import logistic
 
 import flowlib.bijections as bij
 from contract_tools import EPS, FLOAT, X64, perturb
+
+# Its declared type is that of another form of call.
+logsumexp: Any = scipy.special.logsumexp
 
 
 def with_parameters(logits, locations, scales, min_scale=0.01):

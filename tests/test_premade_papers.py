@@ -49,7 +49,7 @@ def test_mixing_lets_every_coordinate_depend_on_every_other(mixing, flow_layers)
 
 def test_linear_mixing_starts_with_another_rotation_in_each_layer():
     flow = flows.coupling_flow(KEY, base_dist=normal(3), mixing="linear", flow_layers=3, **SMALL)
-    scan = flow.bijection.bijection[0]
+    scan = flow.bijection.bijection[0]  # pyright: ignore
     matrices = np.stack([layer[0].matrix for layer in scan])
     assert all(isinstance(layer[0], InvertibleLinear) for layer in scan)
     np.testing.assert_allclose(matrices @ matrices.transpose(0, 2, 1), np.broadcast_to(np.eye(3), (3, 3, 3)), atol=1e-5)
@@ -103,7 +103,7 @@ def test_an_inverse_autoregressive_flow_samples_without_a_loop_over_coordinates(
 @pytest.mark.parametrize("kind", ["coupling", "autoregressive"])
 def test_the_splines_of_a_neural_spline_flow_have_one_bin_more_than_knots(kind):
     flow = flows.neural_spline_flow(KEY, base_dist=normal(2), kind=kind, knots=7, flow_layers=1, **SMALL)
-    template = flow.bijection.bijection[0][0][1].transformers.templates[0]
+    template = flow.bijection.bijection[0][0][1].transformers.templates[0]  # pyright: ignore
     assert template.skeleton.widths.shape == template.skeleton.heights.shape == (8,)
 
 

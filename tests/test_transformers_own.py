@@ -126,10 +126,10 @@ def test_bounds_are_trained_and_move_in_a_fit():
     assert own_of(rest) == [None]
     flow = Transformed(StandardNormal((5,)), bij.Invert(bij.Scan(layers)))
     data = np.random.default_rng(0).standard_normal((200, 5)) ** 3
-    fitted, _ = fit_to_data(KEY, flow, data, max_epochs=3, show_progress=False)
+    fitted, _ = fit_to_data(KEY, flow, data, max_epochs=3, learning_rate=0.01, show_progress=False)
     moved = [leaf for leaf in jax.tree.leaves(partition_trainable(fitted)[0]) if leaf.shape == (2, 3)]
     assert len(moved) == 1
-    assert (np.abs(moved[0]) > 1e-5).all()
+    assert (np.abs(moved[0]) > 1e-4).all()
 
 
 def test_frozen_bounds_stay_out_of_training():

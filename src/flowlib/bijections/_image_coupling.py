@@ -12,7 +12,7 @@ from jaxtyping import Array, ArrayLike, Bool, PRNGKeyArray
 
 from flowlib._arrays import as_shape, check_count, check_key, is_concrete
 from flowlib._module import peel
-from flowlib.bijections._bijection import AbstractBijection, LogDet, one_row
+from flowlib.bijections._bijection import AbstractBijection, LogDet, check_is_bijection, one_row
 from flowlib.bijections._transformers import Transformers
 from flowlib.nn import AbstractImageNet, ConvNet
 
@@ -75,6 +75,9 @@ class ImageCoupling(AbstractBijection):
         if len(self.shape) != 3 or 0 in self.shape:
             raise ValueError(f"ImageCoupling expected a shape (channels, height, width), got {shape!r}.")
         channels = self.shape[0]
+        alike = not isinstance(transformer, Sequence)
+        if alike:
+            check_is_bijection(transformer, "ImageCoupling")
         if mask is not None and keep is not None:
             raise ValueError("ImageCoupling expected either keep or mask, got both.")
         if mask is None:
@@ -82,7 +85,7 @@ class ImageCoupling(AbstractBijection):
             self.transformers = Transformers(transformer, channels - self.keep, "ImageCoupling")
             seen, made = self.keep, self.transformers.size
         else:
-            if isinstance(transformer, Sequence) or getattr(peel(transformer), "shape", ()) != ():
+            if not alike or peel(transformer).shape != ():
                 raise ValueError("ImageCoupling with a mask expected one transformer of shape ().")
             self.mask, self.keep = _checked_mask(mask, self.shape), None
             # One coordinate, of which each channel is so many more lanes: those kept have no part in the log-det.
@@ -113,8 +116,10 @@ class ImageCoupling(AbstractBijection):
         return self._apply(y, condition, inverse=True)
 
     def _apply(self, x, condition, *, inverse):
-        step = self._apply_channels if self.mask is None else self._apply_masked
-        return step(x, None if condition is None else condition.astype(x.dtype), inverse=inverse)
+        condition = None if condition is None else condition.astype(x.dtype)
+        if self.mask is None:
+            return self._apply_channels(x, condition, inverse=inverse)
+        return self._apply_masked(self.mask, x, condition, inverse=inverse)
 
     def _apply_channels(self, x, condition, *, inverse):
         kept, changed = x[:, : self.keep], x[:, self.keep :]
@@ -123,12 +128,12 @@ class ImageCoupling(AbstractBijection):
         y = jnp.concatenate([kept, _images(y, changed)], axis=1)
         return y, _by_row(log_det, len(x))
 
-    def _apply_masked(self, x, condition, *, inverse):
+    def _apply_masked(self, mask, x, condition, *, inverse):
         size, channels = self.transformers.size, self.shape[0]
-        kept = jnp.broadcast_to(self.mask, x.shape)
+        kept = jnp.broadcast_to(mask, x.shape)
         keeps = _lanes(kept)
         offsets = self._offsets(jnp.where(kept, x, 0), condition, size * channels)
-        offsets = jnp.where(keeps[:, None], 0, offsets.reshape(channels, size, -1))
+        offsets = jnp.where(keeps[:, None], 0, offsets.reshape(channels, size, keeps.shape[1]))
         params = offsets + self.transformers.initial[:, None]
 
         def apply_channel(params, x):
@@ -146,9 +151,8 @@ class ImageCoupling(AbstractBijection):
             shown = jnp.broadcast_to(condition, (len(x), *self.cond_shape))
             x, condition = jnp.concatenate([x, shown], axis=1), None
         if isinstance(self.conditioner, AbstractImageNet):
-            shared = condition is None or condition.ndim == 2
-            offsets = self.conditioner.batch(jnp.moveaxis(x, 1, -1), condition if shared else condition[None])
-            offsets = jnp.moveaxis(offsets, -1, 1)
+            rows = condition if condition is None or condition.ndim == 2 else condition[None]
+            offsets = jnp.moveaxis(self.conditioner.batch(jnp.moveaxis(x, 1, -1), rows), -1, 1)
         elif condition is None:
             offsets = jax.vmap(self.conditioner)(x)
         else:
@@ -163,7 +167,8 @@ class ImageCoupling(AbstractBijection):
 
 
 def _lanes(x: Array) -> Array:
-    return jnp.moveaxis(x, 1, 0).reshape(x.shape[1], -1)
+    n, channels, height, width = x.shape
+    return jnp.moveaxis(x, 1, 0).reshape(channels, n * height * width)
 
 
 def _images(y: Array, like: Array) -> Array:

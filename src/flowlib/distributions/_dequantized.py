@@ -29,8 +29,8 @@ from flowlib.support import Integers, Interval, Whole, fits
 class Dequantized(AbstractDistribution):
     """Whole numbers n with probability P(n | c), the integral of the density p(n + u | c) over the cell u in [0, 1)^D.
 
-    `sample` rounds draws of p down, and brings those beyond `values` to the nearest of these. The integral has no closed
-    form, so there are two ways to it:
+    `sample` rounds draws of p down, and brings those beyond `values` to the nearest of these. The integral has no
+    closed form, so there are two ways to it:
 
     - `log_prob` is a fixed sum over `points` places of the cell, which takes no key. Of a density that is smooth over
       a cell it is log P to a few digits; of many columns (images) it is an estimate, and no bound.

@@ -31,8 +31,8 @@ def init_from_data(flow: T, x: ArrayLike, condition: ArrayLike | None = None) ->
     Rows that are not finite, or that a layer does not reach, do not count. A constant channel gets the scale 1. A flow
     inside a `Dequantized` sees whole numbers somewhere in their cells, as in a fit, but in the same places each time.
 
-    The values fit these data as they are. `fit_to_data` would standardise them first: give it `standardise=False`,
-    unless the flow's bijection is an `InDataUnits` already.
+    A fit that puts the units of its data into the flow does this by itself. Call it before a fit of a flow
+    that keeps the units it has: one of images, or one that is fitted with `standardise=False`.
 
     Args:
         flow: a `Transformed`, or a `Dequantized` one.

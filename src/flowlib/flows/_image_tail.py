@@ -14,11 +14,11 @@ from flowlib._run_once import run_once
 from flowlib.bijections import (
     AbstractBijection,
     ActNorm,
-    Affine,
     Chain,
     EmbedCondition,
     Gradient,
     ImageCoupling,
+    InDataUnits,
     Invert,
     InvertibleConv1x1,
     Logit,
@@ -30,7 +30,6 @@ from flowlib.distributions import Dequantized, StandardNormal, Transformed
 from flowlib.flows._mixing import product_of
 from flowlib.flows._tail import default_transformer
 from flowlib.nn import LabelEmbedding
-from flowlib.parameters import freeze
 from flowlib.support import Integers
 
 ImageShape = tuple[int, int, int]
@@ -71,11 +70,14 @@ def build_image_flow(
     seen = cond_dim if num_classes is None else _EMBEDDED
     key, label_key, noise_key = jr.split(check_key(key), 3)
     bijection = _make_levels(key, make_level, shape, n_levels, seen)
-    if n_values is not None:
-        bijection = Chain([_to_unit(shape, n_values, preprocess), *bijection])
+    if n_values is not None and preprocess == "logit":
+        bijection = Chain([Logit(shape, interval=(0.0, float(n_values)), alpha=_ALPHA), *bijection])
     bijection = Invert(bijection)
     if num_classes is not None:
         bijection = EmbedCondition(bijection, LabelEmbedding(label_key, num_classes, _EMBEDDED), ())
+    if n_values is not None and preprocess == "scale":
+        # As units, so that a fit does not standardise every pixel by itself.
+        bijection = InDataUnits(bijection, n_values / 2, n_values)
     flow = Transformed(StandardNormal(shape), bijection)
     if n_values is None:
         return flow
@@ -152,11 +154,3 @@ def _make_levels(key, make_level, shape, n_levels, cond_dim):
         before.append(first)
         levels.append(steps)
     return multiscale(levels, shape=shape, before=before)
-
-
-def _to_unit(shape, n_values, preprocess):
-    """From cells of whole numbers to what a standard normal can be bent to."""
-    if preprocess == "logit":
-        return Logit(shape, interval=(0.0, float(n_values)), alpha=_ALPHA)
-    middle = jnp.full(shape, -0.5)
-    return freeze(Affine(middle, jnp.full(shape, 1 / n_values)))

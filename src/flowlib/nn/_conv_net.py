@@ -32,7 +32,7 @@ class ConvNet(AbstractImageNet):
         ValueError: if a size is out of range; when called, if the image or the condition has another shape.
 
     References:
-        Kingma and Dhariwal (2018), https://arxiv.org/abs/1807.03039, section 3.3 and appendix B.
+        Kingma and Dhariwal (2018), https://arxiv.org/abs/1807.03039, appendix B.
     """
 
     layers: tuple[Convolution, ...]

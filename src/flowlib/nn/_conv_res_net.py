@@ -46,7 +46,7 @@ class ConvResNet(AbstractImageNet):
         ValueError: if a size is out of range; when called, if the image or the condition has another shape.
 
     References:
-        Dinh, Sohl-Dickstein and Bengio (2017), https://arxiv.org/abs/1605.08803, section 3.3;
+        Dinh, Sohl-Dickstein and Bengio (2017), https://arxiv.org/abs/1605.08803;
         He, Zhang, Ren and Sun (2016), https://arxiv.org/abs/1603.05027.
     """
 

@@ -76,7 +76,7 @@ class GatedAttentionNet(AbstractImageNet):
             condition has another shape.
 
     References:
-        Ho et al. (2019), https://arxiv.org/abs/1902.00275, section 3.3.
+        Ho et al. (2019), https://arxiv.org/abs/1902.00275, section 3 and figure 2.
     """
 
     first: Convolution
@@ -118,8 +118,8 @@ class GatedAttentionNet(AbstractImageNet):
             width=width,
         )
         self.position = jnp.zeros((*height_width, width))
-        norms = [LayerNorm(jnp.ones((depth, width)), jnp.zeros((depth, width))) for _ in range(2)]
-        self.blocks = GatedAttentionBlock(*block, *norms, heads)
+        norm, other_norm = (LayerNorm(jnp.ones((depth, width)), jnp.zeros((depth, width))) for _ in range(2))
+        self.blocks = GatedAttentionBlock(block[0], block[1], block[2], block[3], norm, other_norm, heads)
         self.last = zero_convolution(3, width, out_channels)
         self.in_channels = in_channels
         self.cond_size = cond_size

@@ -72,6 +72,14 @@ def listed(names: list[Any], kind: str, separator: str = ", ") -> str:
     return f"{kind}{'s' * (len(names) > 1)} {separator.join(map(str, names[:_NAMED]))}{more}"
 
 
+def numbers_in(low: float, high: float, above: str = "above", below: str = "below") -> str:
+    """What messages call the numbers between two ends, which may be infinite."""
+    ends = [f"{above} {low:g}"] * (low != -np.inf) + [f"{below} {high:g}"] * (high != np.inf)
+    if len(ends) == 2 and above == "above":
+        return f"numbers between {low:g} and {high:g}"
+    return " ".join(["numbers", *ends])
+
+
 def _is_constant(columns: np.ndarray) -> np.ndarray:
     constant = np.ones(columns.shape[1], bool)
     for portion in portions(columns):

@@ -13,13 +13,14 @@ import numpy as np
 from flowlib._arrays import float_dtype, promoted
 from flowlib._box import as_box, as_cells, to_reals
 from flowlib._module import peel
-from flowlib.bijections import Chain, InDataUnits, RationalQuadraticSpline, Sandwich, ToSupport
-from flowlib.distributions import AbstractTransformed, Dequantized, Transformed
-from flowlib.support import Box, Integers, Real
-from flowlib.train._data_checks import listed, portions, position
+from flowlib.bijections import Chain, InDataUnits, RationalQuadraticSpline, Sandwich, ToSupport, asks_for_data
+from flowlib.distributions import AbstractTransformed, Dequantized, Transformed, init_from_data
+from flowlib.support import Box, Real
+from flowlib.train._data_checks import listed, numbers_in, portions, position
+from flowlib.train._whole_numbers import check_whole, in_cells, middles
 
-# Parts of a cell, in whose middles dequantized data are measured: sums of floats do not reach the cell's ends.
-_PLACES = 64
+# Rows from which normalisations are set.
+_FIRST = 1000
 
 
 def in_data_units(dist: Any, arrays: tuple[Any, ...], weights: Any = None, *, standardise: bool, support: Any) -> Any:
@@ -29,6 +30,7 @@ def in_data_units(dist: Any, arrays: tuple[Any, ...], weights: Any = None, *, st
     something in the units of the data already. One that has units, from a fit before, keeps them. Location and
     scale are the weighted mean and population standard deviation, of the unconstrained values (logarithms, logits)
     where there is a `support`; the scale of a constant column is 1. Integer conditions are labels, and stay.
+    What a flow sets from data by itself (`init_from_data`) is set anew where it gets units.
     Where columns of the support are of whole numbers, the result is `Dequantized`; a flow inside such a distribution
     gets the units of data somewhere in their cells.
 
@@ -75,7 +77,16 @@ def in_data_units(dist: Any, arrays: tuple[Any, ...], weights: Any = None, *, st
     if _is_real(box) and not standardise:
         return dist
     wrapped = _wrapped(dist, box, arrays, weights, standardise)
-    return eqx.tree_at(lambda dist: dist.bijection, dist, wrapped)
+    return _initialised(eqx.tree_at(lambda dist: dist.bijection, dist, wrapped), arrays, weights)
+
+
+def _initialised(dist, arrays, weights):
+    """With the normalisations of the flow, if it has any, set from the first rows, as they are in the new units."""
+    if not asks_for_data(dist.bijection):
+        return dist
+    chosen = slice(_FIRST) if weights is None else np.flatnonzero(np.asarray(weights) > 0)[:_FIRST]
+    rows = [np.asarray(array)[chosen] for array in arrays[:2]]
+    return init_from_data(dist, *rows) if len(rows[0]) > 1 else dist
 
 
 def _dequantized_in_units(dist, arrays, weights, standardise, support):
@@ -89,42 +100,9 @@ def _dequantized_in_units(dist, arrays, weights, standardise, support):
     check_support(dist, arrays[0])
     inner, rest = dist.dist, arrays[1:]
     if box is not None:
-        _check_inside(box, _middles(dist, arrays[0]), _dtype_of(dist), whole=dist.support.mask)
-    in_units = in_data_units(inner, (_in_cells(dist, arrays[0]), *rest), weights, standardise=standardise, support=box)
+        _check_inside(box, middles(dist, arrays[0]), _dtype_of(dist), whole=dist.support.mask)
+    in_units = in_data_units(inner, (in_cells(dist, arrays[0]), *rest), weights, standardise=standardise, support=box)
     return eqx.tree_at(lambda dist: dist.dist, dist, in_units)
-
-
-def _middles(dist: Dequantized, x: Any) -> np.ndarray:
-    """The middles of the cells of whole numbers."""
-    x = np.asarray(x)
-    return np.where(dist.support.mask, x + np.asarray(0.5, x.dtype), x)
-
-
-def _in_cells(dist: Dequantized, x: Any) -> np.ndarray:
-    """Places in the cells of whole numbers at random, the same each time."""
-    x = np.asarray(x)
-    places = (np.random.default_rng(0).integers(0, _PLACES, x.shape, np.uint8) + x.dtype.type(0.5)) / _PLACES
-    return np.where(dist.support.mask, x + places.astype(x.dtype), x)
-
-
-def _check_whole(dist: Dequantized, x: Any, name: str = "x") -> None:
-    """Raise a ValueError that names the first column in which there should be whole numbers, or others, alone."""
-    x = np.asarray(x)
-    values = Integers() if dist.values is None else dist.values
-    with np.errstate(invalid="ignore"):
-        good = (x == np.floor(x)) & (x >= values.lower) & (x <= values.upper)
-    bad = np.argwhere(~good & dist.support.mask)
-    if not len(bad):
-        return
-    row, *place = bad[0].tolist()
-    rows = np.unique(bad[:, 0])
-    column = f", column {position(int(np.ravel_multi_index(place, x.shape[1:])), x.shape[1:])}" if place else ""
-    value = x[tuple(bad[0])]
-    hint = " Pixels that were divided already? Give the whole numbers." if 0 < value < 1 else ""
-    raise ValueError(
-        f"{name} expected whole {_range(values.lower, values.upper, 'from', 'to')}, got {value:.7g} at row {row}"
-        f"{column} (counted from zero); {len(rows)} of {len(x)} rows have others, {listed(rows.tolist(), 'row')}.{hint}"
-    )
 
 
 def _wrapped(dist, box, arrays, weights, standardise):
@@ -154,8 +132,8 @@ def check_support(dist: Any, x: Any, name: str = "x") -> None:
     """Raise a ValueError that names column and rows if some are not in the support of the units of `dist`."""
     whole = None
     if isinstance(dist, Dequantized):
-        _check_whole(dist, x, name)
-        x, whole, dist = _middles(dist, x), dist.support.mask, dist.dist
+        check_whole(dist, x, name)
+        x, whole, dist = middles(dist, x), dist.support.mask, dist.dist
     units = _units_of(dist)
     box = None if units is None else _box_of(units)
     if box is not None:
@@ -199,7 +177,7 @@ def outside_splines(dist: Any, x: Any) -> OutsideSplines | None:
     circular ones. None too where the units have a `to_data` of another kind than `ToSupport`.
     """
     if isinstance(dist, Dequantized):
-        return outside_splines(dist.dist, _middles(dist, x))
+        return outside_splines(dist.dist, middles(dist, x))
     node = peel(dist)
     if not isinstance(node, AbstractTransformed):
         return None
@@ -352,9 +330,9 @@ def _check_inside(box: Box, x: Any, dtype: np.dtype, name: str = "x", whole: np.
     j = int(bad.argmax())
     rows = np.flatnonzero(outside(flat[:, j], j))
     low, high = (float(np.broadcast_to(end, x.shape[1:]).ravel()[j]) for end in (lower, upper))
-    value, wanted = float(flat[rows[0], j].astype(dtype)), _range(low, high)
+    value, wanted = float(flat[rows[0], j].astype(dtype)), numbers_in(low, high)
     if whole is not None and np.broadcast_to(whole, x.shape[1:]).ravel()[j]:
-        value, wanted = value - 0.5, f"whole {_range(low, high - 1, 'from', 'to')}"
+        value, wanted = value - 0.5, f"whole {numbers_in(low, high - 1, 'from', 'to')}"
     column = f"column {position(j, x.shape[1:])}" if x.ndim > 1 else ""
     within, at = (f" in {column}", f", {column}") if column else ("", "")
     # Subnormal numbers count as 0.
@@ -364,13 +342,6 @@ def _check_inside(box: Box, x: Any, dtype: np.dtype, name: str = "x", whole: np.
         f"{name} expected {wanted}{within}, got {value:.7g} at row {rows[0]}{at} "
         f"(counted from zero); {len(rows)} of {len(x)} rows are outside, {listed(rows.tolist(), 'row')}.{hint}"
     )
-
-
-def _range(low: float, high: float, above: str = "above", below: str = "below") -> str:
-    ends = [f"{above} {low:g}"] * (low != -np.inf) + [f"{below} {high:g}"] * (high != np.inf)
-    if len(ends) == 2 and above == "above":
-        return f"numbers between {low:g} and {high:g}"
-    return " ".join(["numbers", *ends])
 
 
 def _spline_intervals(node: Any) -> Iterator[tuple[float, float]]:
