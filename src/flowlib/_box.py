@@ -11,9 +11,7 @@ from jaxtyping import Array
 
 from flowlib.support import Box, Circle, Integers, Interval, Positive, Real, Support
 
-_WANTED = (
-    '"real", "positive", "circular", "integer", (low, high), or a Real, Positive, Interval, Circle or Integers'
-)
+_WANTED = '"real", "positive", "circular", "integer", (low, high), or a Real, Positive, Interval, Circle or Integers'
 _NAMED = {"real": Real(), "positive": Positive(), "circular": Circle(), "integer": Integers()}
 
 
