@@ -43,10 +43,10 @@ quickstart: $(VENV)/.ready ## fit, sample, draw and save flows on real data (und
 	PYTHONUNBUFFERED=1 $(VENV)/bin/python examples/quickstart.py
 
 test: PRECISIONS ?= float32
-test: $(VENV)/.ready ## the tests on the oldest JAX admitted, one size a case; with PRECISIONS=float64, in that
+test: $(VENV)/.ready ## the tests on the oldest JAX admitted, two cases a class; with PRECISIONS=float64, in that
 	$(call run_tests,$(VENV))
 
-test-all: $(VENV)/.ready ## every size of every case, in float32 and in float64
+test-all: $(VENV)/.ready ## every case at every size, in float32 and in float64
 	FLOWLIB_TEST_SIZES=all; export FLOWLIB_TEST_SIZES; $(call run_tests,$(VENV))
 
 test-newest: ## all tests on the newest JAX, if a Python above 3.11 is found

@@ -26,7 +26,7 @@ from flowlib import flows, nn
 from flowlib.flows._tail import default_transformer
 from flowlib.support import Circle
 from parts import normal, positive, rotation, shift
-from registry import Case, entry
+from registry import Case, entry, only_when_all
 
 
 def affine(key, *shape):
@@ -537,7 +537,12 @@ FLOWS: list[Case] = [
     ),
 ]
 BIJECTIONS += IMAGES
-DISTRIBUTIONS: list[Case] = FAMILIES + FLOWS + IMAGE_DISTRIBUTIONS
+# Of a premade flow's two cases the conditional one runs always as a density, the other one as a bijection.
+DISTRIBUTIONS: list[Case] = [
+    *FAMILIES,
+    *(case if case.name.endswith("_conditional") else only_when_all(case) for case in FLOWS),
+    *IMAGE_DISTRIBUTIONS,
+]
 
 
 def _bijection_of(build, key, d):
@@ -545,6 +550,10 @@ def _bijection_of(build, key, d):
 
 
 BIJECTIONS += [
-    dataclasses.replace(case, name=f"{case.name}.bijection", build=functools.partial(_bijection_of, case.build))
+    dataclasses.replace(
+        only_when_all(case) if case.name.endswith("_conditional") else case,
+        name=f"{case.name}.bijection",
+        build=functools.partial(_bijection_of, case.build),
+    )
     for case in FLOWS + IMAGE_FLOWS
 ]

@@ -14,7 +14,7 @@ from flowlib import flows, nn
 from flowlib.flows._tail import default_transformer
 from flowlib.masks import checkerboard_mask
 from parts import normal, positive, rotation, shift
-from registry import Case, entry
+from registry import Case, entry, only_when_all
 
 
 def affine_image(key, *shape):
@@ -87,10 +87,16 @@ def whole_glow(key, d):
 
 FLOWS: list[Case] = [
     *entry("glow", glow, default=8, sizes=(8,), noise=0.15, stacked=False),
-    *entry("realnvp_image", realnvp, default=8, sizes=(8,), noise=0.15, stacked=False),
-    *entry("flow_plus_plus", flow_plus_plus, default=8, sizes=(8,), noise=0.15, stacked=False, condition=label),
+    *map(only_when_all, entry("realnvp_image", realnvp, default=8, sizes=(8,), noise=0.15, stacked=False)),
+    *map(
+        only_when_all,
+        entry("flow_plus_plus", flow_plus_plus, default=8, sizes=(8,), noise=0.15, stacked=False, condition=label),
+    ),
 ]
-DISTRIBUTIONS: list[Case] = [*FLOWS, *entry("glow_whole", whole_glow, default=8, sizes=(8,), noise=0.15, stacked=False)]
+DISTRIBUTIONS: list[Case] = [
+    *map(only_when_all, FLOWS),
+    *entry("glow_whole", whole_glow, default=8, sizes=(8,), noise=0.15, stacked=False),
+]
 
 
 BIJECTIONS: list[Case] = [

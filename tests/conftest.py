@@ -1,12 +1,14 @@
 """The test run: annotations checked at run time, strict dtype promotion, one precision a run.
 
-`JAX_ENABLE_X64=1` makes it the float64 run. `FLOWLIB_TEST_SIZES=all` runs every case at every event
-size instead of one. Compiling is most of the time of these tests, which judge values and not speed,
-so that XLA is told to optimise little; `FLOWLIB_TEST_OPTIMISED=1` leaves it as users have it.
+`JAX_ENABLE_X64=1` makes it the float64 run. `FLOWLIB_TEST_SIZES=all` runs every case at every event size instead of two
+cases of a class at one, and the longest tests. Compiling is most of the time of these tests, which judge values and not
+speed, so that XLA is told to optimise little; `FLOWLIB_TEST_OPTIMISED=1` leaves it as users have it.
 """
 
+import gc
 import os
 from importlib.metadata import version
+from pathlib import Path
 
 if os.environ.get("FLOWLIB_TEST_OPTIMISED") != "1":
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
@@ -30,6 +32,8 @@ import jax.random as jr  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+# Tracing makes millions of small objects that live on; at the usual thresholds a sixth of a run is spent on them.
+gc.set_threshold(500_000, 50, 100)
 
 _COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
 _TRACE_EVENT = "/jax/core/compile/jaxpr_trace_duration"
@@ -84,9 +88,21 @@ def unchecked_annotations() -> Iterator[None]:
     jaxtyping_config.update("jaxtyping_disable", False)
 
 
-# Each program takes some ten memory maps of the operating system, which allows a process 65,530.
+# The operating system allows a process 65,530 memory maps, and each compiled program takes some of them, a large one
+# a hundred. Where they cannot be counted, so many programs are taken for too many.
+_MANY_MAPS = 30_000
 _MANY_PROGRAMS = 1500
 _since_cleared = {"case": "", "compiled": 0}
+
+
+def _many_programs(compiled: int) -> bool:
+    """Whether the process nears the limit; looked at every hundred programs, for it takes milliseconds."""
+    if compiled < 100:
+        return False
+    try:
+        return Path("/proc/self/maps").read_bytes().count(b"\n") > _MANY_MAPS
+    except OSError:
+        return compiled > _MANY_PROGRAMS
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -94,7 +110,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     callspec = getattr(item, "callspec", None)
     case = callspec.params.get("case") if callspec is not None else None
     name = item.path.name if case is None else case.id
-    if name != _since_cleared["case"] and _counter.compiled - _since_cleared["compiled"] > _MANY_PROGRAMS:
+    if name != _since_cleared["case"] and _many_programs(_counter.compiled - _since_cleared["compiled"]):
         jax.clear_caches()
         _since_cleared["compiled"] = _counter.compiled
     _since_cleared["case"] = name

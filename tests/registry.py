@@ -1,13 +1,18 @@
 """How a case of the contract harness is written down; `cases.py` and `cases_distributions.py` fill the registry."""
 
+import dataclasses
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import jax
+import pytest
 
 SIZES = (1, 2, 5)
 ALL_SIZES = os.environ.get("FLOWLIB_TEST_SIZES", "") == "all"
+# For a test that is long and whose like runs always.
+only_in_full = pytest.mark.skipif(not ALL_SIZES, reason="runs with FLOWLIB_TEST_SIZES=all")
 
 
 def no_special_numbers(instance) -> Sequence[float]:
@@ -45,6 +50,11 @@ class Case:
     def id(self) -> str:
         return f"{self.name}-{self.size}"
 
+    @property
+    def family(self) -> str:
+        """The class; a constructor is its own, conditional or not."""
+        return self.name.partition("_" if self.name[0].isupper() else ".")[0].removesuffix("_conditional")
+
     def make(self, key: jax.Array):
         """The object, built from a key."""
         return self.build(key, self.size)
@@ -55,6 +65,17 @@ def entry(name: str, build: Callable, default: int, sizes: tuple[int, ...] = SIZ
     return [Case(name, build, size, selected=ALL_SIZES or size == default, **facts) for size in sizes]
 
 
-def select(cases: list[Case]) -> list[Case]:
-    """The cases of this run."""
-    return [case for case in cases if case.selected]
+def only_when_all(case: Case) -> Case:
+    """A case whose like runs always."""
+    return dataclasses.replace(case, selected=ALL_SIZES)
+
+
+def select(cases: list[Case], most: int = 2) -> list[Case]:
+    """The cases of this run: all of them, or the first few of each class or constructor, at one size."""
+    taken: Counter[str] = Counter()
+    found = []
+    for case in cases:
+        if case.selected and (ALL_SIZES or taken[case.family] < most):
+            taken[case.family] += 1
+            found.append(case)
+    return found

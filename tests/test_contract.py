@@ -340,7 +340,7 @@ def test_batched_form_agrees_with_single_form(case):
 # Promise 5: stacks of layers.
 
 
-@each_bijection
+@pytest.mark.parametrize("case", select(cases.BIJECTIONS, most=1), ids=lambda case: case.id)
 def test_scan_of_stacked_layers_is_the_layers_in_order(case):
     """In value and log-det both ways, and in gradient; the layers are differentiated one by one, by the chain rule."""
     s = study(case)
@@ -518,19 +518,23 @@ def test_nan_coordinate_gives_nan(case):
     "case", [c for c in select(cases.BIJECTIONS) if c.name.endswith(".bijection")], ids=lambda c: c.id
 )
 def test_premade_flow_starts_as_the_identity_but_at_no_saddle(case):
-    """The monotone network only near it: the mean difference of log densities on a standard normal is below 0.3."""
+    """The monotone network only near it: the mean difference of log densities on a standard normal is below 0.3.
+
+    So are mixtures of logistics, whose equal components would never part: below 0.005 and 0.003 in each layer.
+    """
     s = study(case)
     if case.name.startswith("block_neural"):
         x = s.rng("many").standard_normal((20 * s.n, *s.bijection.shape))
         condition = None if s.condition is None else np.tile(s.condition, (20, 1))
         value, log_det = tools.apply(s.initial, x, condition, inverse=True)
         assert np.abs(log_det - 0.5 * (value**2 - x**2).sum(1)).mean() < 0.3
+    mixture = case.name.startswith("flow_plus_plus")
     for inverse in (False, True):
         record = measure(s.initial, s.x, s.condition, inverse=inverse)
         assert any((grad != 0).any() for grad in record.grad_params)
         if not case.name.startswith("block_neural"):
-            close(record.value, s.x, 100 * EPS)
-            close(record.log_det, np.zeros(s.n), 100 * EPS)
+            close(record.value, s.x, 0.005 * 3 if mixture else 100 * EPS)
+            close(record.log_det, np.zeros(s.n), 0.003 * 3 * s.x[0].size if mixture else 100 * EPS)
 
 
 # Promise 9: traced once.

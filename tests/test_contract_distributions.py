@@ -128,7 +128,8 @@ def _raises_on_conditions(d, call, condition):
         return
     wrong = (*d.cond_shape, 9)
     _raises(ValueError, ["condition", "none"], call, None)
-    _raises(ValueError, ["condition", str(wrong)], call, np.ones(wrong, condition.dtype))
+    if d.cond_shape:  # of scalars it is a batch
+        _raises(ValueError, ["condition", str(wrong)], call, np.ones(wrong, condition.dtype))
     _raises(TypeError, ["condition"], call, np.full(d.cond_shape, "a"))
 
 

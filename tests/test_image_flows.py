@@ -14,6 +14,7 @@ from contract_tools import X64
 from flowlib.distributions import Dequantized, Transformed
 from flowlib.flows import flow_plus_plus, glow, realnvp_image
 from flowlib.train import fit_to_data
+from registry import only_in_full
 
 SMALL = {
     "glow": (glow, {"n_steps": 2, "nn_width": 4}),
@@ -24,6 +25,10 @@ SMALL = {
     ),
 }
 each_flow = pytest.mark.parametrize("name", list(SMALL))
+# Flow++ compiles for half a minute.
+each_flow_in_full = pytest.mark.parametrize(
+    "name", ["glow", *(pytest.param(name, marks=only_in_full) for name in ("realnvp_image", "flow_plus_plus"))]
+)
 SHAPE, VALUES = (1, 2, 4), 3
 RNG = np.random.default_rng(8)
 IMAGES = RNG.integers(0, VALUES, (64, *SHAPE))
@@ -65,7 +70,7 @@ def test_probabilities_of_all_images_sum_to_one(name):
     assert set(np.unique(np.asarray(given.sample(jr.key(1), 500)))) == {0.0, 1.0}
 
 
-@each_flow
+@each_flow_in_full
 def test_flow_depends_on_labels_and_refuses_others(name):
     flow = disturbed(make(name, num_classes=4))
     found = flow.lower_bound(jr.key(0), IMAGES[:1], jnp.arange(4))
@@ -84,7 +89,7 @@ def test_flow_depends_on_vectors():
     assert one != other
 
 
-@each_flow
+@each_flow_in_full
 def test_fit_lowers_the_loss_and_files_keep_the_flow(name, tmp_path):
     flow = flowlib.init_from_data(make(name), IMAGES)
     # Half of the images are all zero.

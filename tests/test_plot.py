@@ -37,6 +37,7 @@ def quiet(monkeypatch):
         raise AssertionError("a plot was shown")
 
     monkeypatch.setattr(plt, "show", show)
+    plt.close("all")  # what other tests left open
     before = dict(mpl.rcParams)
     yield
     plt.close("all")

@@ -177,7 +177,8 @@ def _images(y: Array, like: Array) -> Array:
 
 
 def _by_row(log_det: LogDet, n: int) -> LogDet:
-    return LogDet(log_det.value.reshape(n, -1).sum(1), log_det.valid.reshape(n, -1).all(1))
+    shape = (n, log_det.value.size // max(n, 1))
+    return LogDet(log_det.value.reshape(shape).sum(1), log_det.valid.reshape(shape).all(1))
 
 
 def _kept_channels(keep: int | None, channels: int) -> int:

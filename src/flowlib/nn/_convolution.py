@@ -66,6 +66,8 @@ def _jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
 def _in_portions(x: Array, kernel: Array) -> Array:
     """`_convolve`, a few images at a time, such that the transpose in the kernel is fast."""
     n, height, width, _ = x.shape
+    if n == 0:
+        return _convolve(x, kernel, ("NHWC", "HWIO", "NHWC"))
     most = max(1, _PIXELS // (height * width))
     size = max(d for d in range(1, min(n, most) + 1) if n % d == 0)
     kernel = kernel.transpose(2, 0, 1, 3)
