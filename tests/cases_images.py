@@ -146,7 +146,7 @@ BIJECTIONS: list[Case] = [
     *entry(
         "ImageCoupling_conditional",
         lambda key, d: image_coupling(
-            key, (2, 3, 2), cond_size=3, conditioner=Partial(nn.ConvResNet, width=4, depth=1, activation=jnp.tanh)
+            key, (2, 3, 2), cond_dim=3, conditioner=Partial(nn.ConvResNet, width=4, depth=1, activation=jnp.tanh)
         ),
         default=12,
         sizes=(12,),
@@ -167,7 +167,7 @@ BIJECTIONS: list[Case] = [
             (3, 1, 2),
             mask=np.arange(6).reshape(3, 1, 2) % 4 == 1,
             transformer=bij.TanhAffine(),
-            cond_size=2,
+            cond_dim=2,
             conditioner=Partial(nn.GatedAttentionNet, width=4, depth=1, heads=2, image_shape=(1, 2)),
         ),
         default=6,

@@ -110,8 +110,8 @@ class Numbered(eqx.Module):
         return jnp.broadcast_to(channels[:, None, None], (self.out_channels, *x.shape[1:]))
 
 
-def numbered(key, in_channels, out_channels, cond_size=None):
-    assert (in_channels, cond_size) in ((3, None), (1, 2))
+def numbered(key, in_channels, out_channels, cond_dim=None):
+    assert (in_channels, cond_dim) in ((3, None), (1, 2))
     return Numbered(out_channels)
 
 
@@ -123,7 +123,7 @@ def test_a_network_gives_the_parameters_of_one_channel_after_the_other(key):
     # Channel c has the parameters 2 c and 2 c + 1, of which the transformer takes the sum.
     changed = ~checkerboard_mask((3, 2, 2))
     np.testing.assert_allclose(moved, (4 * np.arange(3) + 1)[:, None, None] * changed, atol=1e-5)
-    layer = ImageCoupling(key, keep=1, cond_size=2, **options)
+    layer = ImageCoupling(key, keep=1, cond_dim=2, **options)
     for condition in (np.zeros(2), np.array([0.5, 9.0])):
         moved = layer.transform(x, condition) - x
         np.testing.assert_allclose(moved[:, 0, 0], [0, 1 + 2 * condition[0], 5 + 2 * condition[0]], atol=1e-5)
@@ -220,15 +220,15 @@ def transposed(key, in_channels, out_channels):
     return Transposed(out_channels)
 
 
-def too_wide(key, in_channels, out_channels, cond_size):
-    return ConvNet(key, in_channels, out_channels + 1, width=2, cond_size=cond_size)
+def too_wide(key, in_channels, out_channels, cond_dim):
+    return ConvNet(key, in_channels, out_channels + 1, width=2, cond_dim=cond_dim)
 
 
 def test_a_network_that_gives_another_shape_is_one_clear_line(key):
     x = jnp.zeros(SHAPE)
     with pytest.raises(ValueError, match=r"expected its conditioner to give shape \(4, 2, 5\), got \(4, 5, 2\)"):
         coupling(key, conditioner=transposed).transform(x)
-    layer = coupling(key, mask=checkerboard_mask(SHAPE), cond_size=2, conditioner=too_wide)
+    layer = coupling(key, mask=checkerboard_mask(SHAPE), cond_dim=2, conditioner=too_wide)
     with pytest.raises(ValueError, match=r"expected its conditioner to give shape \(6, 2, 5\), got \(7, 2, 5\)"):
         layer.transform(x, jnp.zeros(2))
 
@@ -252,7 +252,7 @@ BOARD = checkerboard_mask(SHAPE)
         ({"mask": BOARD, "transformer": Affine(jnp.ones(1))}, "a mask expected one transformer of shape"),
         ({"transformer": Affine(jnp.ones(3))}, r"transformer of shape \(\) or \(2,\), got shape \(3,\)"),
         ({"transformer": [Affine()]}, "expected 2 transformers, one a coordinate, got 1"),
-        ({"cond_size": 0}, "cond_size must be an integer of at least 1, got 0"),
+        ({"cond_dim": 0}, "cond_dim must be an integer of at least 1, got 0"),
     ],
 )
 def test_bad_arguments_are_one_clear_line(options, message, key, unchecked_annotations):

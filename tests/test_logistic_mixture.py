@@ -159,6 +159,17 @@ def test_components_part_in_training_though_every_step_of_adam_has_one_size():
     assert loss(parted) < loss(stuck) - 0.3
 
 
+def test_second_derivatives_are_right_where_a_component_has_its_centre():
+    """Its logarithms are written with |z|, which has a corner at 0."""
+    mixture = bij.LogisticMixture(2, min_scale=0.1)
+    centre, beside = mixture.locations[0], mixture.locations[0] + 1e-3
+    bends = jax.vmap(jax.grad(jax.grad(mixture.transform)))(jnp.stack([centre, beside]))
+    np.testing.assert_allclose(bends[0], bends[1], atol=1e-4)
+    by_parameters = jax.grad(lambda m, x: jax.grad(m.transform)(x))
+    for one, other in zip(*(jax.tree.leaves(by_parameters(mixture, x)) for x in (centre, beside)), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-3)
+
+
 def test_a_batch_of_mixtures_in_lanes_is_each_by_itself():
     mixtures = perturb(bij.LogisticMixture(3, (4,)), np.random.default_rng(1))
     vmapped = bij.Vmap(

@@ -124,10 +124,10 @@ FORMULAS = {"ConvNet": conv_net, "ConvResNet": conv_res_net, "GatedAttentionNet"
 
 
 @each_net
-@pytest.mark.parametrize("cond_size", [None, 2])
-def test_it_is_the_formula(make, cond_size, key):
-    net = noisy(make(key, 3, 5, cond_size=cond_size))
-    x, condition = 3 * normal(*SHAPE), None if cond_size is None else normal(cond_size)
+@pytest.mark.parametrize("cond_dim", [None, 2])
+def test_it_is_the_formula(make, cond_dim, key):
+    net = noisy(make(key, 3, 5, cond_dim=cond_dim))
+    x, condition = 3 * normal(*SHAPE), None if cond_dim is None else normal(cond_dim)
     arrays = in_float64((eqx.filter(net, eqx.is_array), x, condition))
     squashed = 10 * np.arcsinh(arrays[1] / 10)
     expected = FORMULAS[type(net).__name__](arrays[0], squashed.transpose(1, 2, 0), arrays[2]).transpose(2, 0, 1)
@@ -136,7 +136,7 @@ def test_it_is_the_formula(make, cond_size, key):
 
 @each_net
 def test_its_output_starts_at_0_at_no_saddle(make, key):
-    net = make(key, 3, 5, cond_size=2)
+    net = make(key, 3, 5, cond_dim=2)
     x, condition = normal(*SHAPE), normal(2)
     assert net(x, condition).shape == (5, *SHAPE[1:])
     assert (net(1e6 * x, condition) == 0).all()
@@ -146,7 +146,7 @@ def test_its_output_starts_at_0_at_no_saddle(make, key):
 
 @each_net
 def test_every_parameter_every_channel_and_the_condition_count(make, key):
-    net = noisy(make(key, 3, 5, cond_size=2))
+    net = noisy(make(key, 3, 5, cond_dim=2))
     x, condition = normal(*SHAPE), normal(2)
     weights = normal(5, *SHAPE[1:])
     grads = jax.grad(lambda args: (weights * net(*args)).sum())((x, condition))
@@ -157,7 +157,7 @@ def test_every_parameter_every_channel_and_the_condition_count(make, key):
 
 @each_net
 def test_a_batch_is_the_images_one_by_one(make, key):
-    net = noisy(make(key, 3, 5, cond_size=2))
+    net = noisy(make(key, 3, 5, cond_dim=2))
     x, conditions = normal(6, *SHAPE), normal(6, 2)
     last = x.transpose(0, 2, 3, 1)
     for condition, axis in ((conditions, 0), (conditions[:1], None)):
@@ -304,9 +304,9 @@ def test_only_what_is_differentiated_is_convolved():
 
 
 @each_net
-@pytest.mark.parametrize("cond_size", [None, 2])
-def test_it_builds_inside_transformations_and_is_saved_pickled_and_copied(make, cond_size, key, tmp_path):
-    make = Partial(make, in_channels=3, out_channels=5, cond_size=cond_size)
+@pytest.mark.parametrize("cond_dim", [None, 2])
+def test_it_builds_inside_transformations_and_is_saved_pickled_and_copied(make, cond_dim, key, tmp_path):
+    make = Partial(make, in_channels=3, out_channels=5, cond_dim=cond_dim)
     net = make(key)
     shapes = eqx.filter_eval_shape(make, key)
     stack = eqx.filter_jit(eqx.filter_vmap(make))(jr.split(key, 2))
@@ -323,7 +323,7 @@ def test_it_builds_inside_transformations_and_is_saved_pickled_and_copied(make, 
 @each_net
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_it_computes_in_the_dtype_of_its_input(make, dtype, key):
-    net = cast_floats(make(key, 3, 5, cond_size=2), dtype)
+    net = cast_floats(make(key, 3, 5, cond_dim=2), dtype)
     x, condition = jax.ShapeDtypeStruct(SHAPE, dtype), jax.ShapeDtypeStruct((2,), dtype)
     assert eqx.filter_eval_shape(net, x, condition).dtype == dtype
 
@@ -331,8 +331,8 @@ def test_it_computes_in_the_dtype_of_its_input(make, dtype, key):
 @pytest.mark.parametrize("depth", [0, 1])
 def test_few_blocks_will_do(depth, key):
     for net in (
-        ConvResNet(key, 2, 3, width=4, depth=depth, cond_size=1),
-        GatedAttentionNet(key, 2, 3, width=4, depth=depth, image_shape=(1, 3), cond_size=1),
+        ConvResNet(key, 2, 3, width=4, depth=depth, cond_dim=1),
+        GatedAttentionNet(key, 2, 3, width=4, depth=depth, image_shape=(1, 3), cond_dim=1),
     ):
         y = noisy(net)(normal(2, 1, 3), jnp.ones(1))
         assert (y != 0).all()
@@ -344,21 +344,19 @@ def test_few_blocks_will_do(depth, key):
 @each_net
 def test_an_image_or_a_condition_of_another_shape_is_one_clear_line(make, key, unchecked_annotations):
     net, label = make(key, 3, 5), make.func.__name__
-    conditional = make(key, 3, 5, cond_size=2)
+    conditional = make(key, 3, 5, cond_dim=2)
     for bad in ((2, 4, 2), (4, 2), (1, 3, 4, 2)):
         with pytest.raises(
             ValueError, match=rf"^{label} expected an image of shape \(3, height, width\), got \({bad[0]}, "
         ):
             net(jnp.zeros(bad))
     x = jnp.zeros(SHAPE)
-    with pytest.raises(ValueError, match=rf"^{label} expected no condition, got \(2,\): see its cond_size"):
+    with pytest.raises(ValueError, match=rf"^{label} expected no condition, got \(2,\): see its cond_dim"):
         net(x, jnp.zeros(2))
-    with pytest.raises(
-        ValueError, match=rf"^{label} expected a condition of shape \(2,\), got none: see its cond_size"
-    ):
+    with pytest.raises(ValueError, match=rf"^{label} expected a condition of shape \(2,\), got none: see its cond_dim"):
         conditional(x)
     with pytest.raises(
-        ValueError, match=rf"^{label} expected a condition of shape \(2,\), got \(3,\): see its cond_size"
+        ValueError, match=rf"^{label} expected a condition of shape \(2,\), got \(3,\): see its cond_dim"
     ):
         conditional(x, jnp.zeros(3))
 
@@ -375,7 +373,7 @@ def test_attention_is_for_one_image_shape(key):
         (ConvNet, {"in_channels": 0}, "in_channels must be an integer of at least 1, got 0"),
         (ConvNet, {"kernel_sizes": (3,)}, r"kernel_sizes expected two sizes at least, got \(3,\)"),
         (ConvNet, {"kernel_sizes": (3, 0)}, "kernel_sizes must be an integer of at least 1, got 0"),
-        (ConvNet, {"cond_size": 0}, "cond_size must be an integer of at least 1, got 0"),
+        (ConvNet, {"cond_dim": 0}, "cond_dim must be an integer of at least 1, got 0"),
         (ConvResNet, {"depth": -1}, "depth must be an integer of at least 0, got -1"),
         (ConvResNet, {"out_channels": 2.0}, r"out_channels must be an integer of at least 1, got 2\.0"),
         (GatedAttentionNet, {"heads": 3}, "expected a width that is a multiple of heads=3, got 4"),

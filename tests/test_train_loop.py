@@ -19,6 +19,7 @@ from flowlib.distributions import StandardNormal, Transformed
 from flowlib.errors import CheckpointError, CheckpointMismatchError
 from flowlib.flows import coupling_flow
 from flowlib.train import fit_to_data, fit_to_key_based_loss, fit_to_variational_target
+from flowlib.train._options import fit_limits
 from train_tools import Counter, Regression, affine_of, gaussian, halves, mean_loss
 
 X64 = jax.config.jax_enable_x64  # pyright: ignore[reportAttributeAccessIssue]
@@ -186,6 +187,15 @@ def test_an_exception_in_a_callback_loses_nothing(key):
     assert caught[0].filename == __file__
     assert fit[1].report.stopped == "callback"
     assert same(fit, fit_to_data(key, gaussian(), X, max_epochs=fit[1].report.epochs, **PLAIN))
+
+
+@pytest.mark.usefixtures("unchecked_annotations")
+def test_a_whole_number_in_floating_point_is_a_limit_too():
+    limits = fit_limits(max_patience=60.0, max_patience_steps=math.inf)
+    assert int(limits.patience) == 60
+    assert int(limits.patience_steps) > 1e9
+    with pytest.raises(ValueError, match=r"max_patience must be an integer of at least 0, got 2\.5"):
+        fit_limits(max_patience=2.5)
 
 
 @pytest.mark.usefixtures("unchecked_annotations")

@@ -37,10 +37,10 @@ class ImageCoupling(AbstractBijection):
         keep: the number of channels of A, the first ones. Defaults to half of them, rounded down.
         mask: instead, True for A: a boolean array of shape (channels, height, width), or (1, height, width) for all
             channels alike; see `flowlib.masks.checkerboard_mask`.
-        cond_size: the size of a condition, a vector. Defaults to None.
+        cond_dim: the size of a condition, a vector. Defaults to None.
         cond_channels: instead, the channels of a condition that is an image of the same height and width; the network
             sees them after those of x_A. Defaults to None.
-        conditioner: what makes the network, `conditioner(key, in_channels, out_channels)`, called with `cond_size=` too
+        conditioner: what makes the network, `conditioner(key, in_channels, out_channels)`, called with `cond_dim=` too
             if that is given. Then the network is called as `network(x, condition)`, else as `network(x)`, with x of
             shape (in_channels, height, width). It gives (out_channels, height, width): the offsets of all parameters
             of the first channel of x_B (under a mask, of x), then those of the second, and so on. Defaults to a
@@ -67,7 +67,7 @@ class ImageCoupling(AbstractBijection):
         shape: tuple[int, int, int],
         keep: int | None = None,
         mask: ArrayLike | None = None,
-        cond_size: int | None = None,
+        cond_dim: int | None = None,
         cond_channels: int | None = None,
         conditioner: Callable[..., Callable[..., Array]] | None = None,
     ):
@@ -91,12 +91,12 @@ class ImageCoupling(AbstractBijection):
             # One coordinate, of which each channel is so many more lanes: those kept have no part in the log-det.
             self.transformers = Transformers(transformer, 1, "ImageCoupling")
             seen, made = channels, self.transformers.size * channels
-        if cond_size is not None and cond_channels is not None:
-            raise ValueError("ImageCoupling expected either cond_size or cond_channels, got both.")
+        if cond_dim is not None and cond_channels is not None:
+            raise ValueError("ImageCoupling expected either cond_dim or cond_channels, got both.")
         self.cond_shape, condition = None, {}
-        if cond_size is not None:
-            self.cond_shape = (check_count(cond_size, "cond_size"),)
-            condition = {"cond_size": self.cond_shape[0]}
+        if cond_dim is not None:
+            self.cond_shape = (check_count(cond_dim, "cond_dim"),)
+            condition = {"cond_dim": self.cond_shape[0]}
         elif cond_channels is not None:
             self.cond_shape = (check_count(cond_channels, "cond_channels"), *self.shape[1:])
             seen += self.cond_shape[0]

@@ -119,5 +119,7 @@ def _logs(x, components):
     _, locations, scales = components
     z = (x - locations) / scales
     # Not log1p, which XLA does not vectorise: the digits that are lost are those of the smaller part of a sum.
-    rest = jnp.log(1 + jnp.exp(-jnp.abs(z)))
-    return jnp.minimum(z, 0) - rest, jnp.minimum(-z, 0) - rest
+    # And no abs or minimum: at 0 their second derivatives would be wrong.
+    positive = z >= 0
+    rest = jnp.log(1 + jnp.exp(jnp.where(positive, -z, z)))
+    return jnp.where(positive, 0, z) - rest, jnp.where(positive, -z, 0) - rest

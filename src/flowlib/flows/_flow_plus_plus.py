@@ -108,7 +108,7 @@ def _make_level(key, shape, squeezed, cond_dim, *, last, counts, network, transf
             make_mask,
             shape=image,
             transformer=transformer,
-            cond_size=cond_dim,
+            cond_dim=cond_dim,
             conditioner=Partial(network, image_shape=image[1:]),
         )
         return steps(jr.fold_in(key, i), counts[i], make_coupling, image, gradient)

@@ -77,7 +77,7 @@ def glow(
 
 def _make_level(key, shape, squeezed, cond_dim, *, last, n_steps, conditioner, transformer, gradient):
     make_coupling = Partial(
-        _make_coupling, transformer=transformer, shape=squeezed, cond_size=cond_dim, conditioner=conditioner
+        _make_coupling, transformer=transformer, shape=squeezed, cond_dim=cond_dim, conditioner=conditioner
     )
     taken = steps(key, n_steps, make_coupling, squeezed, gradient)
     return None, taken if last else Chain([taken, prior(key, squeezed, cond_dim, conditioner)])

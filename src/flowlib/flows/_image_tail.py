@@ -138,7 +138,7 @@ def scanned(key: PRNGKeyArray, n_steps: int, make_step: Callable, gradient: Grad
 def prior(key: PRNGKeyArray, shape: ImageShape, cond_dim: int | None, conditioner: Callable) -> ImageCoupling:
     """The prior of the channels that a level leaves, given those that go on: an affine map to a standard normal."""
     return ImageCoupling(
-        key, transformer=default_transformer(), shape=shape, cond_size=cond_dim, conditioner=conditioner
+        key, transformer=default_transformer(), shape=shape, cond_dim=cond_dim, conditioner=conditioner
     )
 
 

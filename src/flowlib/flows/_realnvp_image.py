@@ -81,7 +81,7 @@ def realnvp_image(
 
 def _make_level(key, shape, squeezed, cond_dim, *, last, n_checkerboard, n_channelwise, conditioner, gradient):
     del last
-    options = {"cond_size": cond_dim, "conditioner": conditioner}
+    options = {"cond_dim": cond_dim, "conditioner": conditioner}
     first = Partial(_make_step, checkerboard_mask, shape=shape, **options)
     then = Partial(_make_step, channel_mask, shape=squeezed, **options)
     first_key, then_key = jr.split(key)

@@ -26,7 +26,7 @@ class ConvNet(AbstractImageNet):
         width: the channels of each hidden layer.
         kernel_sizes: the side of the kernel of each layer, two layers at least.
         activation: a module or module-level function, applied to each number.
-        cond_size: the size of a condition. Defaults to None, no conditions.
+        cond_dim: the size of a condition. Defaults to None, no conditions.
 
     Raises:
         ValueError: if a size is out of range; when called, if the image or the condition has another shape.
@@ -39,7 +39,7 @@ class ConvNet(AbstractImageNet):
     shifts: ChannelShifts | None
     activation: Callable
     in_channels: int = eqx.field(static=True)
-    cond_size: int | None = eqx.field(static=True)
+    cond_dim: int | None = eqx.field(static=True)
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class ConvNet(AbstractImageNet):
         width: int,
         kernel_sizes: tuple[int, ...] = (3, 1, 3),
         activation: Callable = jax.nn.relu,
-        cond_size: int | None = None,
+        cond_dim: int | None = None,
     ):
         in_channels, out_channels = check_count(in_channels, "in_channels"), check_count(out_channels, "out_channels")
         width = check_count(width, "width")
@@ -59,15 +59,15 @@ class ConvNet(AbstractImageNet):
             raise ValueError(f"kernel_sizes expected two sizes at least, got {tuple(kernel_sizes)}.")
         kernels = [(size, width if i else in_channels, width) for i, size in enumerate(sizes[:-1])]
         hidden, _, self.shifts = make_parts(
-            key, kernels, weight_norm=False, cond_size=cond_size, places=len(kernels), width=width
+            key, kernels, weight_norm=False, cond_dim=cond_dim, places=len(kernels), width=width
         )
         self.layers = (*hidden, zero_convolution(sizes[-1], width, out_channels))
         self.activation = activation
         self.in_channels = in_channels
-        self.cond_size = cond_size
+        self.cond_dim = cond_dim
 
     def batch(
-        self, x: Float[Array, "n h w in_channels"], condition: Float[Array, "_ cond_size"] | None = None
+        self, x: Float[Array, "n h w in_channels"], condition: Float[Array, "_ cond_dim"] | None = None
     ) -> Float[Array, "n h w out_channels"]:
         x = squash(x)
         shifts = shifts_of(self.shifts, condition)

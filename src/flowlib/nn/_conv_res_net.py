@@ -40,7 +40,7 @@ class ConvResNet(AbstractImageNet):
         activation: a module or module-level function, applied to each number.
         weight_norm: whether the length and the direction of each output's weights are parameters of their own
             (https://arxiv.org/abs/1602.07868), in all layers but the last.
-        cond_size: the size of a condition. Defaults to None, no conditions.
+        cond_dim: the size of a condition. Defaults to None, no conditions.
 
     Raises:
         ValueError: if a size is out of range; when called, if the image or the condition has another shape.
@@ -58,7 +58,7 @@ class ConvResNet(AbstractImageNet):
     shifts: ChannelShifts | None
     activation: Callable
     in_channels: int = eqx.field(static=True)
-    cond_size: int | None = eqx.field(static=True)
+    cond_dim: int | None = eqx.field(static=True)
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class ConvResNet(AbstractImageNet):
         depth: int,
         activation: Callable = jax.nn.relu,
         weight_norm: bool = True,
-        cond_size: int | None = None,
+        cond_dim: int | None = None,
     ):
         in_channels, out_channels = check_count(in_channels, "in_channels"), check_count(out_channels, "out_channels")
         width, depth = check_count(width, "width"), check_count(depth, "depth", 0)
@@ -80,7 +80,7 @@ class ConvResNet(AbstractImageNet):
             [(3, width, width), (3, width, width), (1, width, width)],
             depth,
             weight_norm=weight_norm,
-            cond_size=cond_size,
+            cond_dim=cond_dim,
             places=depth + 1,
             width=width,
         )
@@ -88,10 +88,10 @@ class ConvResNet(AbstractImageNet):
         self.last = zero_convolution(1, width, out_channels)
         self.activation = activation
         self.in_channels = in_channels
-        self.cond_size = cond_size
+        self.cond_dim = cond_dim
 
     def batch(
-        self, x: Float[Array, "n h w in_channels"], condition: Float[Array, "_ cond_size"] | None = None
+        self, x: Float[Array, "n h w in_channels"], condition: Float[Array, "_ cond_dim"] | None = None
     ) -> Float[Array, "n h w out_channels"]:
         shifts = shifts_of(self.shifts, condition)
         h = plus(self.first(squash(x)), None if shifts is None else shifts[0])

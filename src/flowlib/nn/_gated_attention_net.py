@@ -69,7 +69,7 @@ class GatedAttentionNet(AbstractImageNet):
         depth: the number of blocks.
         image_shape: the height and the width of the images.
         heads: the number of attention heads.
-        cond_size: the size of a condition. Defaults to None, no conditions.
+        cond_dim: the size of a condition. Defaults to None, no conditions.
 
     Raises:
         ValueError: if a size is out of range, or `width` is no multiple of `heads`; when called, if the image or the
@@ -86,7 +86,7 @@ class GatedAttentionNet(AbstractImageNet):
     last: Convolution
     shifts: ChannelShifts | None
     in_channels: int = eqx.field(static=True)
-    cond_size: int | None = eqx.field(static=True)
+    cond_dim: int | None = eqx.field(static=True)
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class GatedAttentionNet(AbstractImageNet):
         depth: int,
         image_shape: tuple[int, int],
         heads: int = 4,
-        cond_size: int | None = None,
+        cond_dim: int | None = None,
     ):
         in_channels, out_channels = check_count(in_channels, "in_channels"), check_count(out_channels, "out_channels")
         width, depth, heads = check_count(width, "width"), check_count(depth, "depth", 0), check_count(heads, "heads")
@@ -113,7 +113,7 @@ class GatedAttentionNet(AbstractImageNet):
             [(3, 2 * width, width), (1, 2 * width, 2 * width), (1, width, 3 * width), (1, width, 2 * width)],
             depth,
             weight_norm=True,
-            cond_size=cond_size,
+            cond_dim=cond_dim,
             places=depth + 1,
             width=width,
         )
@@ -122,10 +122,10 @@ class GatedAttentionNet(AbstractImageNet):
         self.blocks = GatedAttentionBlock(block[0], block[1], block[2], block[3], norm, other_norm, heads)
         self.last = zero_convolution(3, width, out_channels)
         self.in_channels = in_channels
-        self.cond_size = cond_size
+        self.cond_dim = cond_dim
 
     def batch(
-        self, x: Float[Array, "n h w in_channels"], condition: Float[Array, "_ cond_size"] | None = None
+        self, x: Float[Array, "n h w in_channels"], condition: Float[Array, "_ cond_dim"] | None = None
     ) -> Float[Array, "n h w out_channels"]:
         if x.shape[1:3] != self.position.shape[:2]:
             raise ValueError(

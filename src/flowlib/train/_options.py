@@ -118,4 +118,6 @@ def check_number(value: Any, name: str) -> float:
 
 
 def _limit(value, name):
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     return np.asarray(NO_LIMIT if value == math.inf else min(check_count(value, name, 0), NO_LIMIT), np.int32)
