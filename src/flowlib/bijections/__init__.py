@@ -18,10 +18,14 @@ from flowlib.bijections._concatenate import Stack as Stack
 from flowlib.bijections._condition import AdditiveCondition as AdditiveCondition
 from flowlib.bijections._condition import EmbedCondition as EmbedCondition
 from flowlib.bijections._coupling import Coupling as Coupling
+from flowlib.bijections._diagonal_low_rank import DiagonalLowRank as DiagonalLowRank
 from flowlib.bijections._elementwise import Exp as Exp
 from flowlib.bijections._elementwise import Identity as Identity
 from flowlib.bijections._elementwise import Sigmoid as Sigmoid
 from flowlib.bijections._elementwise import SoftPlus as SoftPlus
+from flowlib.bijections._factored_linear import QRLinear as QRLinear
+from flowlib.bijections._factored_linear import SVDLinear as SVDLinear
+from flowlib.bijections._householder_product import HouseholderProduct as HouseholderProduct
 from flowlib.bijections._image_coupling import ImageCoupling as ImageCoupling
 from flowlib.bijections._in_data_units import InDataUnits as InDataUnits
 from flowlib.bijections._indexed import Indexed as Indexed
@@ -50,6 +54,8 @@ from flowlib.bijections._planar import Planar as Planar
 from flowlib.bijections._power import Power as Power
 from flowlib.bijections._rebuild_drift import rebuild_drift as rebuild_drift
 from flowlib.bijections._reshape import Reshape as Reshape
+from flowlib.bijections._rotation import Rotation as Rotation
+from flowlib.bijections._rotation import RotationKind as RotationKind
 from flowlib.bijections._sandwich import Sandwich as Sandwich
 from flowlib.bijections._scan import Gradient as Gradient
 from flowlib.bijections._scan import Scan as Scan

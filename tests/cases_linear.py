@@ -1,0 +1,30 @@
+"""The cases of linear maps, of units added to the identity, and of special supports; part of `cases.py`."""
+
+import jax.numpy as jnp
+
+import flowlib.bijections as bij
+from parts import normal
+from registry import Case, entry
+
+
+def reflections(key, d, count):
+    return bij.HouseholderProduct(normal(key, count, d))
+
+
+def matrix(key, d):
+    """Neither triangular nor well scaled."""
+    return jnp.eye(d)[::-1] * 2 + normal(key, d, d) / d
+
+
+BIJECTIONS: list[Case] = [
+    *entry("HouseholderProduct", lambda key, d: reflections(key, d, 3), default=5),
+    *entry("HouseholderProduct_single", lambda key, d: reflections(key, d, 1), default=2),
+    *entry("Rotation", lambda key, d: bij.Rotation(d), default=5),
+    *entry("Rotation_exponential", lambda key, d: bij.Rotation(d, kind="exponential"), default=2),
+    *entry("QRLinear", lambda key, d: bij.QRLinear(d), default=5, noise=0.3),
+    *entry("QRLinear_init", lambda key, d: bij.QRLinear(d, init=matrix(key, d)), default=2, noise=0.2),
+    *entry("SVDLinear", lambda key, d: bij.SVDLinear(d), default=5),
+    *entry("SVDLinear_init", lambda key, d: bij.SVDLinear(d, init=matrix(key, d)), default=1, noise=0.2),
+    *entry("DiagonalLowRank", lambda key, d: bij.DiagonalLowRank(key, dim=d), default=2),
+    *entry("DiagonalLowRank_rank", lambda key, d: bij.DiagonalLowRank(key, dim=d, rank=2), default=5, sizes=(2, 5)),
+]
