@@ -528,6 +528,10 @@ FLOWS: list[Case] = [
     *premade_cases(flows.masked_autoregressive_flow, {"": 2, "_conditional": 5}, **NARROW),
     *premade_cases(flows.block_neural_autoregressive_flow, {"": 1, "_conditional": 2}, nn_block_dim=4),
     *premade_cases(flows.planar_flow, {"": 2, "_conditional": 5}, flow_layers=3, width_size=4),
+    *premade_cases(flows.radial_flow, {"": 5, "_conditional": 2}, flow_layers=3, width_size=4),
+    *premade_cases(
+        flows.sylvester_flow, {"": 2, "_conditional": 5}, flow_layers=2, width_size=4, kind="orthogonal", noise=0.2
+    ),
     *premade_cases(flows.triangular_spline_flow, {"": 2, "_conditional": 1}, flow_layers=2, knots=4),
     *premade_cases(flows.nice, {"": 5, "_conditional": 1}, **NARROW),
     *premade_cases(flows.realnvp, {"": 1, "_conditional": 5}, **{**NARROW, "nn_depth": 1}),

@@ -16,6 +16,11 @@ def matrix(key, d):
     return jnp.eye(d)[::-1] * 2 + normal(key, d, d) / d
 
 
+def unit(make, key, d, **options):
+    """With a small network."""
+    return make(key, dim=d, width_size=4, activation=jnp.tanh, **options)
+
+
 BIJECTIONS: list[Case] = [
     *entry("HouseholderProduct", lambda key, d: reflections(key, d, 3), default=5),
     *entry("HouseholderProduct_single", lambda key, d: reflections(key, d, 1), default=2),
@@ -27,4 +32,16 @@ BIJECTIONS: list[Case] = [
     *entry("SVDLinear_init", lambda key, d: bij.SVDLinear(d, init=matrix(key, d)), default=1, noise=0.2),
     *entry("DiagonalLowRank", lambda key, d: bij.DiagonalLowRank(key, dim=d), default=2),
     *entry("DiagonalLowRank_rank", lambda key, d: bij.DiagonalLowRank(key, dim=d, rank=2), default=5, sizes=(2, 5)),
+    # Units added to the identity.
+    *entry("Radial", lambda key, d: bij.Radial(key, dim=d), default=5),
+    *entry("Radial_conditional", lambda key, d: unit(bij.Radial, key, d, cond_dim=2), default=2),
+    *entry("Radial_single", lambda key, d: bij.Radial(key, dim=d), default=1, sizes=(1,)),
+    *entry("Sylvester", lambda key, d: bij.Sylvester(key, dim=d, reflections=3), default=5, noise=0.3),
+    *entry(
+        "Sylvester_orthogonal_conditional",
+        lambda key, d: unit(bij.Sylvester, key, d, cond_dim=2, kind="orthogonal", rank=(d + 1) // 2),
+        default=2,
+        noise=0.3,
+    ),
+    *entry("Sylvester_triangular", lambda key, d: bij.Sylvester(key, dim=d, kind="triangular"), default=1, noise=0.3),
 ]

@@ -25,6 +25,8 @@ def spline_coupling(key, **options):
         flows.masked_autoregressive_flow,
         flows.block_neural_autoregressive_flow,
         flows.planar_flow,
+        flows.radial_flow,
+        flows.sylvester_flow,
         flows.triangular_spline_flow,
         flows.nice,
         flows.realnvp,

@@ -21,7 +21,9 @@ from flowlib.flows import (
     neural_spline_flow,
     nice,
     planar_flow,
+    radial_flow,
     realnvp,
+    sylvester_flow,
     triangular_spline_flow,
 )
 
@@ -35,7 +37,9 @@ CONSTRUCTORS = [
     neural_spline_flow,
     nice,
     planar_flow,
+    radial_flow,
     realnvp,
+    sylvester_flow,
     triangular_spline_flow,
 ]
 

@@ -52,6 +52,7 @@ from flowlib.bijections._permute import Flip as Flip
 from flowlib.bijections._permute import Permute as Permute
 from flowlib.bijections._planar import Planar as Planar
 from flowlib.bijections._power import Power as Power
+from flowlib.bijections._radial import Radial as Radial
 from flowlib.bijections._rebuild_drift import rebuild_drift as rebuild_drift
 from flowlib.bijections._reshape import Reshape as Reshape
 from flowlib.bijections._rotation import Rotation as Rotation
@@ -62,6 +63,8 @@ from flowlib.bijections._scan import Scan as Scan
 from flowlib.bijections._spline import RationalQuadraticSpline as RationalQuadraticSpline
 from flowlib.bijections._squeeze import CheckerboardSqueeze as CheckerboardSqueeze
 from flowlib.bijections._squeeze import Squeeze as Squeeze
+from flowlib.bijections._sylvester import Sylvester as Sylvester
+from flowlib.bijections._sylvester import SylvesterKind as SylvesterKind
 from flowlib.bijections._tanh import LeakyTanh as LeakyTanh
 from flowlib.bijections._tanh import Tanh as Tanh
 from flowlib.bijections._tanh_affine import TanhAffine as TanhAffine
