@@ -1,6 +1,7 @@
 """The cases of linear maps, of units added to the identity, and of special supports; part of `cases.py`."""
 
 import jax.numpy as jnp
+import numpy as np
 
 import flowlib.bijections as bij
 from parts import normal
@@ -19,6 +20,15 @@ def matrix(key, d):
 def unit(make, key, d, **options):
     """With a small network."""
     return make(key, dim=d, width_size=4, activation=jnp.tanh, **options)
+
+
+def all_but_the_last(jacobian):
+    return jacobian[:, :-1]
+
+
+def by_area(jacobian):
+    """R of J = Q R, for det R^2 = det J^T J."""
+    return np.linalg.qr(jacobian, mode="r")
 
 
 BIJECTIONS: list[Case] = [
@@ -44,4 +54,18 @@ BIJECTIONS: list[Case] = [
         noise=0.3,
     ),
     *entry("Sylvester_triangular", lambda key, d: bij.Sylvester(key, dim=d, kind="triangular"), default=1, noise=0.3),
+    # Onto special supports.
+    *entry("StickBreaking", lambda key, d: bij.StickBreaking(d + 1), default=5, square=all_but_the_last),
+    *entry(
+        "StickBreaking_pair", lambda key, d: bij.StickBreaking(d + 1), default=1, sizes=(1,), square=all_but_the_last
+    ),
+    *entry("Ordered", lambda key, d: bij.Ordered(d), default=5, infinite="exp overflows"),
+    *entry(
+        "Ordered_shifted",
+        lambda key, d: bij.Chain([bij.Ordered(d), bij.Loc(normal(key, d))]),
+        default=2,
+        infinite="exp overflows",
+    ),
+    *entry("Stereographic", lambda key, d: bij.Stereographic(d), default=2, square=by_area),
+    *entry("Stereographic_circle", lambda key, d: bij.Stereographic(d), default=1, sizes=(1,), square=by_area),
 ]

@@ -46,6 +46,7 @@ from flowlib.bijections._multiscale import multiscale as multiscale
 from flowlib.bijections._multiscale import multiscale_shapes as multiscale_shapes
 from flowlib.bijections._numerical_inverse import FunctionBijection as FunctionBijection
 from flowlib.bijections._numerical_inverse import NumericalInverse as NumericalInverse
+from flowlib.bijections._ordered import Ordered as Ordered
 from flowlib.bijections._orthogonal import DiscreteCosine as DiscreteCosine
 from flowlib.bijections._orthogonal import Householder as Householder
 from flowlib.bijections._permute import Flip as Flip
@@ -63,6 +64,8 @@ from flowlib.bijections._scan import Scan as Scan
 from flowlib.bijections._spline import RationalQuadraticSpline as RationalQuadraticSpline
 from flowlib.bijections._squeeze import CheckerboardSqueeze as CheckerboardSqueeze
 from flowlib.bijections._squeeze import Squeeze as Squeeze
+from flowlib.bijections._stereographic import Stereographic as Stereographic
+from flowlib.bijections._stick_breaking import StickBreaking as StickBreaking
 from flowlib.bijections._sylvester import Sylvester as Sylvester
 from flowlib.bijections._sylvester import SylvesterKind as SylvesterKind
 from flowlib.bijections._tanh import LeakyTanh as LeakyTanh
