@@ -529,6 +529,7 @@ FLOWS: list[Case] = [
     *premade_cases(flows.block_neural_autoregressive_flow, {"": 1, "_conditional": 2}, nn_block_dim=4),
     *premade_cases(flows.planar_flow, {"": 2, "_conditional": 5}, flow_layers=3, width_size=4),
     *premade_cases(flows.radial_flow, {"": 5, "_conditional": 2}, flow_layers=3, width_size=4),
+    *premade_cases(flows.residual_flow, {"": 5, "_conditional": 2}, flow_layers=2, nn_width=4, nn_depth=1),
     *premade_cases(
         flows.sylvester_flow, {"": 2, "_conditional": 5}, flow_layers=2, width_size=4, kind="orthogonal", noise=0.2
     ),

@@ -54,6 +54,13 @@ BIJECTIONS: list[Case] = [
         noise=0.3,
     ),
     *entry("Sylvester_triangular", lambda key, d: bij.Sylvester(key, dim=d, kind="triangular"), default=1, noise=0.3),
+    *entry("Residual", lambda key, d: bij.Residual(key, dim=d, nn_width=3), default=5),
+    *entry(
+        "Residual_conditional",
+        lambda key, d: bij.Residual(key, dim=d, cond_dim=2, nn_width=6, nn_depth=1, lipschitz=0.7),
+        default=2,
+    ),
+    *entry("Residual_single", lambda key, d: bij.Residual(key, dim=d, nn_width=4, nn_depth=3), default=1, sizes=(1,)),
     # Onto special supports.
     *entry("StickBreaking", lambda key, d: bij.StickBreaking(d + 1), default=5, square=all_but_the_last),
     *entry(

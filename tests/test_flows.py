@@ -26,6 +26,7 @@ def spline_coupling(key, **options):
         flows.block_neural_autoregressive_flow,
         flows.planar_flow,
         flows.radial_flow,
+        flows.residual_flow,
         flows.sylvester_flow,
         flows.triangular_spline_flow,
         flows.nice,

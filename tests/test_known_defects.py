@@ -23,6 +23,7 @@ from flowlib.flows import (
     planar_flow,
     radial_flow,
     realnvp,
+    residual_flow,
     sylvester_flow,
     triangular_spline_flow,
 )
@@ -39,6 +40,7 @@ CONSTRUCTORS = [
     planar_flow,
     radial_flow,
     realnvp,
+    residual_flow,
     sylvester_flow,
     triangular_spline_flow,
 ]

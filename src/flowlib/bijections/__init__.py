@@ -56,6 +56,7 @@ from flowlib.bijections._power import Power as Power
 from flowlib.bijections._radial import Radial as Radial
 from flowlib.bijections._rebuild_drift import rebuild_drift as rebuild_drift
 from flowlib.bijections._reshape import Reshape as Reshape
+from flowlib.bijections._residual import Residual as Residual
 from flowlib.bijections._rotation import Rotation as Rotation
 from flowlib.bijections._rotation import RotationKind as RotationKind
 from flowlib.bijections._sandwich import Sandwich as Sandwich
