@@ -66,11 +66,12 @@ BIJECTIONS: list[Case] = [
     *entry(
         "StickBreaking_pair", lambda key, d: bij.StickBreaking(d + 1), default=1, sizes=(1,), square=all_but_the_last
     ),
-    *entry("Ordered", lambda key, d: bij.Ordered(d), default=5, infinite="exp overflows"),
+    *entry("Ordered", lambda key, d: bij.Ordered(d), default=5, sizes=(2, 5), stacked=False, infinite="exp overflows"),
     *entry(
         "Ordered_shifted",
         lambda key, d: bij.Chain([bij.Ordered(d), bij.Loc(normal(key, d))]),
         default=2,
+        stacked=False,
         infinite="exp overflows",
     ),
     *entry("Stereographic", lambda key, d: bij.Stereographic(d), default=2, square=by_area),
