@@ -13,11 +13,13 @@ from flowlib.bijections._bijection import forward_batch as forward_batch
 from flowlib.bijections._bijection import merge_cond_shapes as merge_cond_shapes
 from flowlib.bijections._block_autoregressive import BlockAutoregressiveNetwork as BlockAutoregressiveNetwork
 from flowlib.bijections._chain import Chain as Chain
+from flowlib.bijections._circular_shift import CircularShift as CircularShift
 from flowlib.bijections._concatenate import Concatenate as Concatenate
 from flowlib.bijections._concatenate import Stack as Stack
 from flowlib.bijections._condition import AdditiveCondition as AdditiveCondition
 from flowlib.bijections._condition import EmbedCondition as EmbedCondition
 from flowlib.bijections._coupling import Coupling as Coupling
+from flowlib.bijections._cubic_spline import CubicSpline as CubicSpline
 from flowlib.bijections._elementwise import Exp as Exp
 from flowlib.bijections._elementwise import Identity as Identity
 from flowlib.bijections._elementwise import Sigmoid as Sigmoid
@@ -35,6 +37,7 @@ from flowlib.bijections._layer_steps import layer_steps as layer_steps
 from flowlib.bijections._layers import describe as describe
 from flowlib.bijections._layers import layers_of as layers_of
 from flowlib.bijections._leaky_relu import LeakyRelu as LeakyRelu
+from flowlib.bijections._linear_spline import LinearSpline as LinearSpline
 from flowlib.bijections._logistic_mixture import LogisticMixture as LogisticMixture
 from flowlib.bijections._logit import Logit as Logit
 from flowlib.bijections._masked_autoregressive import MaskedAutoregressive as MaskedAutoregressive
@@ -48,6 +51,7 @@ from flowlib.bijections._permute import Flip as Flip
 from flowlib.bijections._permute import Permute as Permute
 from flowlib.bijections._planar import Planar as Planar
 from flowlib.bijections._power import Power as Power
+from flowlib.bijections._quadratic_spline import QuadraticSpline as QuadraticSpline
 from flowlib.bijections._rebuild_drift import rebuild_drift as rebuild_drift
 from flowlib.bijections._reshape import Reshape as Reshape
 from flowlib.bijections._sandwich import Sandwich as Sandwich
