@@ -98,4 +98,14 @@ BIJECTIONS: list[Case] = [
         default=2,
         special=ends,
     ),
+    *entry("SinhArcsinh", lambda key, d: bij.SinhArcsinh(jnp.zeros(d), jnp.ones(d)), default=5),
+    *entry("SinhArcsinh_coupling", lambda key, d: coupled(key, d, bij.SinhArcsinh()), default=2),
+    *entry("HeavyTails", lambda key, d: bij.HeavyTails(0.3, jnp.ones(d)), default=2),
+    *entry("HeavyTails_autoregressive", lambda key, d: in_turn(key, d, bij.HeavyTails()), default=2),
+    *entry("NormalMixture", lambda key, d: bij.NormalMixture(3, (d,)), default=2),
+    *entry(
+        "NormalMixture_coupling",
+        lambda key, d: coupled(key, d, bij.Chain([bij.NormalMixture(3), default_transformer()])),
+        default=2,
+    ),
 ]

@@ -24,6 +24,7 @@ from flowlib.bijections._elementwise import Exp as Exp
 from flowlib.bijections._elementwise import Identity as Identity
 from flowlib.bijections._elementwise import Sigmoid as Sigmoid
 from flowlib.bijections._elementwise import SoftPlus as SoftPlus
+from flowlib.bijections._heavy_tails import HeavyTails as HeavyTails
 from flowlib.bijections._image_coupling import ImageCoupling as ImageCoupling
 from flowlib.bijections._in_data_units import InDataUnits as InDataUnits
 from flowlib.bijections._indexed import Indexed as Indexed
@@ -43,6 +44,7 @@ from flowlib.bijections._logit import Logit as Logit
 from flowlib.bijections._masked_autoregressive import MaskedAutoregressive as MaskedAutoregressive
 from flowlib.bijections._multiscale import multiscale as multiscale
 from flowlib.bijections._multiscale import multiscale_shapes as multiscale_shapes
+from flowlib.bijections._normal_mixture import NormalMixture as NormalMixture
 from flowlib.bijections._numerical_inverse import FunctionBijection as FunctionBijection
 from flowlib.bijections._numerical_inverse import NumericalInverse as NumericalInverse
 from flowlib.bijections._orthogonal import DiscreteCosine as DiscreteCosine
@@ -57,6 +59,7 @@ from flowlib.bijections._reshape import Reshape as Reshape
 from flowlib.bijections._sandwich import Sandwich as Sandwich
 from flowlib.bijections._scan import Gradient as Gradient
 from flowlib.bijections._scan import Scan as Scan
+from flowlib.bijections._sinh_arcsinh import SinhArcsinh as SinhArcsinh
 from flowlib.bijections._spline import RationalQuadraticSpline as RationalQuadraticSpline
 from flowlib.bijections._squeeze import CheckerboardSqueeze as CheckerboardSqueeze
 from flowlib.bijections._squeeze import Squeeze as Squeeze
