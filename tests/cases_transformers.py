@@ -108,4 +108,29 @@ BIJECTIONS: list[Case] = [
         lambda key, d: coupled(key, d, bij.Chain([bij.NormalMixture(3), default_transformer()])),
         default=2,
     ),
+    *entry(
+        "BernsteinPolynomial",
+        lambda key, d: bij.BernsteinPolynomial(degree=6, interval=(-1.0, 3.0), edges="free", shape=(d,)),
+        default=2,
+        special=lambda b: b.interval,
+    ),
+    *entry(
+        "BernsteinPolynomial_autoregressive",
+        lambda key, d: in_turn(key, d, bij.BernsteinPolynomial(degree=5, interval=4.0)),
+        default=2,
+        special=ends,
+    ),
+    *entry(
+        "SumOfSquares",
+        lambda key, d: bij.SumOfSquares(2, 2, bound=4.0, shape=(d // 3, 3)),
+        default=6,
+        sizes=(6,),
+        special=ends,
+    ),
+    *entry(
+        "SumOfSquares_coupling",
+        lambda key, d: coupled(key, d, bij.SumOfSquares(2, 3, bound=4.0)),
+        default=2,
+        special=ends,
+    ),
 ]

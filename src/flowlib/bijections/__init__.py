@@ -4,6 +4,7 @@ from flowlib.bijections._act_norm import ActNorm as ActNorm
 from flowlib.bijections._affine import Affine as Affine
 from flowlib.bijections._affine import Loc as Loc
 from flowlib.bijections._affine import Scale as Scale
+from flowlib.bijections._bernstein import BernsteinPolynomial as BernsteinPolynomial
 from flowlib.bijections._bijection import AbstractBijection as AbstractBijection
 from flowlib.bijections._bijection import LogDet as LogDet
 from flowlib.bijections._bijection import backward as backward
@@ -63,6 +64,7 @@ from flowlib.bijections._sinh_arcsinh import SinhArcsinh as SinhArcsinh
 from flowlib.bijections._spline import RationalQuadraticSpline as RationalQuadraticSpline
 from flowlib.bijections._squeeze import CheckerboardSqueeze as CheckerboardSqueeze
 from flowlib.bijections._squeeze import Squeeze as Squeeze
+from flowlib.bijections._sum_of_squares import SumOfSquares as SumOfSquares
 from flowlib.bijections._tanh import LeakyTanh as LeakyTanh
 from flowlib.bijections._tanh import Tanh as Tanh
 from flowlib.bijections._tanh_affine import TanhAffine as TanhAffine
