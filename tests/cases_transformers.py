@@ -133,4 +133,19 @@ BIJECTIONS: list[Case] = [
         default=2,
         special=ends,
     ),
+    *entry("MonotoneNetwork", lambda key, d: bij.MonotoneNetwork(3, 2, (d,)), default=2, noise=0.3),
+    *entry(
+        "MonotoneNetwork_coupling",
+        lambda key, d: coupled(key, d, bij.Chain([bij.MonotoneNetwork(3, 1), default_transformer()])),
+        default=2,
+        noise=0.3,
+    ),
+    *entry("MonotoneIntegral", lambda key, d: bij.MonotoneIntegral(4, bound=4.0, shape=(d,)), default=2, special=ends),
+    *entry(
+        "MonotoneIntegral_autoregressive",
+        lambda key, d: in_turn(key, d, bij.MonotoneIntegral(3, bound=4.0)),
+        default=2,
+        special=ends,
+        noise=0.3,
+    ),
 ]

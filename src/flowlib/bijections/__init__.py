@@ -43,6 +43,8 @@ from flowlib.bijections._linear_spline import LinearSpline as LinearSpline
 from flowlib.bijections._logistic_mixture import LogisticMixture as LogisticMixture
 from flowlib.bijections._logit import Logit as Logit
 from flowlib.bijections._masked_autoregressive import MaskedAutoregressive as MaskedAutoregressive
+from flowlib.bijections._monotone_integral import MonotoneIntegral as MonotoneIntegral
+from flowlib.bijections._monotone_network import MonotoneNetwork as MonotoneNetwork
 from flowlib.bijections._multiscale import multiscale as multiscale
 from flowlib.bijections._multiscale import multiscale_shapes as multiscale_shapes
 from flowlib.bijections._normal_mixture import NormalMixture as NormalMixture
