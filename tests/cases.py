@@ -23,6 +23,7 @@ from cases_images import BIJECTIONS as IMAGES
 from cases_images import DISTRIBUTIONS as IMAGE_DISTRIBUTIONS
 from cases_images import FLOWS as IMAGE_FLOWS
 from cases_linear import BIJECTIONS as LINEAR
+from cases_transformers import BIJECTIONS as TRANSFORMERS
 from flowlib import flows, nn
 from flowlib.flows._tail import default_transformer
 from flowlib.support import Circle
@@ -542,7 +543,7 @@ FLOWS: list[Case] = [
         flows.neural_spline_flow, {"": 2, "_conditional": 1}, "_autoregressive", kind="autoregressive", **SPLINES
     ),
 ]
-BIJECTIONS += IMAGES + LINEAR
+BIJECTIONS += IMAGES + LINEAR + TRANSFORMERS
 # Of a premade flow's two cases the conditional one runs always as a density, the other one as a bijection.
 DISTRIBUTIONS: list[Case] = [
     *FAMILIES,

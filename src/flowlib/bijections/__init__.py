@@ -4,6 +4,7 @@ from flowlib.bijections._act_norm import ActNorm as ActNorm
 from flowlib.bijections._affine import Affine as Affine
 from flowlib.bijections._affine import Loc as Loc
 from flowlib.bijections._affine import Scale as Scale
+from flowlib.bijections._bernstein import BernsteinPolynomial as BernsteinPolynomial
 from flowlib.bijections._bijection import AbstractBijection as AbstractBijection
 from flowlib.bijections._bijection import LogDet as LogDet
 from flowlib.bijections._bijection import backward as backward
@@ -13,11 +14,13 @@ from flowlib.bijections._bijection import forward_batch as forward_batch
 from flowlib.bijections._bijection import merge_cond_shapes as merge_cond_shapes
 from flowlib.bijections._block_autoregressive import BlockAutoregressiveNetwork as BlockAutoregressiveNetwork
 from flowlib.bijections._chain import Chain as Chain
+from flowlib.bijections._circular_shift import CircularShift as CircularShift
 from flowlib.bijections._concatenate import Concatenate as Concatenate
 from flowlib.bijections._concatenate import Stack as Stack
 from flowlib.bijections._condition import AdditiveCondition as AdditiveCondition
 from flowlib.bijections._condition import EmbedCondition as EmbedCondition
 from flowlib.bijections._coupling import Coupling as Coupling
+from flowlib.bijections._cubic_spline import CubicSpline as CubicSpline
 from flowlib.bijections._diagonal_low_rank import DiagonalLowRank as DiagonalLowRank
 from flowlib.bijections._elementwise import Exp as Exp
 from flowlib.bijections._elementwise import Identity as Identity
@@ -25,6 +28,7 @@ from flowlib.bijections._elementwise import Sigmoid as Sigmoid
 from flowlib.bijections._elementwise import SoftPlus as SoftPlus
 from flowlib.bijections._factored_linear import QRLinear as QRLinear
 from flowlib.bijections._factored_linear import SVDLinear as SVDLinear
+from flowlib.bijections._heavy_tails import HeavyTails as HeavyTails
 from flowlib.bijections._householder_product import HouseholderProduct as HouseholderProduct
 from flowlib.bijections._image_coupling import ImageCoupling as ImageCoupling
 from flowlib.bijections._in_data_units import InDataUnits as InDataUnits
@@ -39,11 +43,15 @@ from flowlib.bijections._layer_steps import layer_steps as layer_steps
 from flowlib.bijections._layers import describe as describe
 from flowlib.bijections._layers import layers_of as layers_of
 from flowlib.bijections._leaky_relu import LeakyRelu as LeakyRelu
+from flowlib.bijections._linear_spline import LinearSpline as LinearSpline
 from flowlib.bijections._logistic_mixture import LogisticMixture as LogisticMixture
 from flowlib.bijections._logit import Logit as Logit
 from flowlib.bijections._masked_autoregressive import MaskedAutoregressive as MaskedAutoregressive
+from flowlib.bijections._monotone_integral import MonotoneIntegral as MonotoneIntegral
+from flowlib.bijections._monotone_network import MonotoneNetwork as MonotoneNetwork
 from flowlib.bijections._multiscale import multiscale as multiscale
 from flowlib.bijections._multiscale import multiscale_shapes as multiscale_shapes
+from flowlib.bijections._normal_mixture import NormalMixture as NormalMixture
 from flowlib.bijections._numerical_inverse import FunctionBijection as FunctionBijection
 from flowlib.bijections._numerical_inverse import NumericalInverse as NumericalInverse
 from flowlib.bijections._ordered import Ordered as Ordered
@@ -53,6 +61,7 @@ from flowlib.bijections._permute import Flip as Flip
 from flowlib.bijections._permute import Permute as Permute
 from flowlib.bijections._planar import Planar as Planar
 from flowlib.bijections._power import Power as Power
+from flowlib.bijections._quadratic_spline import QuadraticSpline as QuadraticSpline
 from flowlib.bijections._radial import Radial as Radial
 from flowlib.bijections._rebuild_drift import rebuild_drift as rebuild_drift
 from flowlib.bijections._reshape import Reshape as Reshape
@@ -62,11 +71,13 @@ from flowlib.bijections._rotation import RotationKind as RotationKind
 from flowlib.bijections._sandwich import Sandwich as Sandwich
 from flowlib.bijections._scan import Gradient as Gradient
 from flowlib.bijections._scan import Scan as Scan
+from flowlib.bijections._sinh_arcsinh import SinhArcsinh as SinhArcsinh
 from flowlib.bijections._spline import RationalQuadraticSpline as RationalQuadraticSpline
 from flowlib.bijections._squeeze import CheckerboardSqueeze as CheckerboardSqueeze
 from flowlib.bijections._squeeze import Squeeze as Squeeze
 from flowlib.bijections._stereographic import Stereographic as Stereographic
 from flowlib.bijections._stick_breaking import StickBreaking as StickBreaking
+from flowlib.bijections._sum_of_squares import SumOfSquares as SumOfSquares
 from flowlib.bijections._sylvester import Sylvester as Sylvester
 from flowlib.bijections._sylvester import SylvesterKind as SylvesterKind
 from flowlib.bijections._tanh import LeakyTanh as LeakyTanh
