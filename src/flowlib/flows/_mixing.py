@@ -6,7 +6,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Float, PRNGKeyArray
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from flowlib._random import shuffled
 from flowlib.bijections import (
@@ -23,25 +24,29 @@ from flowlib.bijections import (
 )
 
 Mixing = Literal["permutation", "reverse", "linear", "lu", "qr", "svd", "householder", "rotation"]
+# Columns that are of one kind: they change places with each other only.
+Groups = tuple[tuple[int, ...], ...]
 
 
-def check_mixing(mixing: Mixing) -> Mixing:
-    """The name as given.
+def check_mixing(mixing: Mixing | Groups) -> Mixing | Groups:
+    """The name or the groups as given.
 
     Raises:
-        ValueError: if it is none of `Mixing`.
+        ValueError: if it is a name and none of `Mixing`.
     """
-    if mixing not in get_args(Mixing):
+    if not isinstance(mixing, tuple) and mixing not in get_args(Mixing):
         raise ValueError(f"mixing must be one of {get_args(Mixing)}, got {mixing!r}.")
     return mixing
 
 
-def add_mixing(key: PRNGKeyArray, layer: AbstractBijection, mixing: Mixing) -> AbstractBijection:
+def add_mixing(key: PRNGKeyArray, layer: AbstractBijection, mixing: Mixing | Groups) -> AbstractBijection:
     """A layer of vectors, and what stands between it and the next; one dimension needs nothing."""
     (dim,) = layer.shape
     if dim == 1:
         return layer
-    if mixing == "linear":
+    if isinstance(mixing, tuple):
+        parts = [layer, Permute(_shuffled_within(key, mixing, dim))]
+    elif mixing == "linear":
         # Before the layer, for the matrix that undoes them all follows on the last one: two in a row are one too many.
         parts = [InvertibleLinear(key, dim=dim), layer]
     elif mixing == "reverse" or dim == 2:
@@ -51,7 +56,15 @@ def add_mixing(key: PRNGKeyArray, layer: AbstractBijection, mixing: Mixing) -> A
     return Chain(parts).merge_chains()
 
 
-def _matrix(key: PRNGKeyArray, dim: int, mixing: Mixing) -> list[AbstractBijection]:
+def _shuffled_within(key: PRNGKeyArray, groups: Groups, dim: int) -> Int[Array, " dim"]:
+    order = jnp.arange(dim)
+    for group in groups:
+        places = np.asarray(group, int)
+        order = order.at[places].set(shuffled(key, order[places]))
+    return order
+
+
+def _matrix(key: PRNGKeyArray, dim: int, mixing: Mixing | Groups) -> list[AbstractBijection]:
     """The trained matrix that stands beside a permutation; it starts as the identity."""
     if mixing == "lu":
         return [InvertibleLinear(key, dim=dim, init=jnp.eye(dim))]
@@ -65,14 +78,16 @@ def _matrix(key: PRNGKeyArray, dim: int, mixing: Mixing) -> list[AbstractBijecti
     return [Rotation(dim)] if mixing == "rotation" else []
 
 
-def undo_mixing(key: PRNGKeyArray, layers: Any, mixing: Mixing, dim: int, flow_layers: int) -> AbstractBijection | None:
+def undo_mixing(
+    key: PRNGKeyArray, layers: Any, mixing: Mixing | Groups, dim: int, flow_layers: int
+) -> AbstractBijection | None:
     """What undoes the mixing of all layers together, which are stacked; None if nothing is left to undo."""
     if dim == 1:
         return None
     if mixing == "linear":
         # At the start each is a rotation, and so is their product, whose inverse is its transpose.
         return InvertibleLinear(key, dim=dim, init=product_of(layers[0]).T)
-    if mixing == "reverse" or dim == 2:
+    if mixing == "reverse" or (dim == 2 and not isinstance(mixing, tuple)):
         undo = [Flip((dim,))] if flow_layers % 2 else []
     else:
         total, _ = jax.lax.scan(lambda total, one: (total[one], None), jnp.arange(dim), layers[-1].permutation)

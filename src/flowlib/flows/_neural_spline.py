@@ -1,21 +1,47 @@
 """Neural spline flows."""
 
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypedDict, get_args
 
 import jax
 from jax.tree_util import Partial
 from jaxtyping import Array, PRNGKeyArray
 
-from flowlib.bijections import Gradient, RationalQuadraticSpline
+from flowlib.bijections import CubicSpline, Gradient, LinearSpline, QuadraticSpline, RationalQuadraticSpline
 from flowlib.distributions import AbstractDistribution, Transformed
 from flowlib.flows._coupling import coupling_flow
+from flowlib.flows._kind import Kind, check_kind
 from flowlib.flows._masked_autoregressive import masked_autoregressive_flow
 from flowlib.flows._mixing import Mixing
 from flowlib.flows._tail import checked_sizes
 from flowlib.nn import ResidualMLP
 
-Kind = Literal["coupling", "autoregressive"]
+Spline = Literal["rational_quadratic", "cubic", "quadratic", "linear"]
+SPLINES = {
+    "rational_quadratic": RationalQuadraticSpline,
+    "cubic": CubicSpline,
+    "quadratic": QuadraticSpline,
+    "linear": LinearSpline,
+}
+
+
+class SplineOptions(TypedDict, total=False):
+    """The arguments of `neural_spline_flow` but for the base."""
+
+    kind: Kind
+    spline: Spline
+    knots: int
+    interval: float | tuple[float, float]
+    cond_dim: int | None
+    flow_layers: int
+    nn_width: int
+    nn_depth: int
+    nn_activation: Callable
+    mixing: Mixing
+    invert: bool
+    embedding: Callable[[Array], Array] | None
+    raw_cond_shape: tuple[int, ...] | None
+    gradient: Gradient
 
 
 def neural_spline_flow(
@@ -23,6 +49,7 @@ def neural_spline_flow(
     *,
     base_dist: AbstractDistribution,
     kind: Kind = "coupling",
+    spline: Spline = "rational_quadratic",
     knots: int = 8,
     interval: float | tuple[float, float] = 3.0,
     cond_dim: int | None = None,
@@ -36,10 +63,10 @@ def neural_spline_flow(
     raw_cond_shape: tuple[int, ...] | None = None,
     gradient: Gradient = "store",
 ) -> Transformed:
-    """A neural spline flow: each step is a trained matrix and a layer of rational-quadratic splines made by a network.
+    """A neural spline flow: each step is a trained matrix and a layer of splines made by a network.
 
-    With kind="coupling" (RQ-NSF (C)) one half of the coordinates goes through splines made from the other, and both
-    directions cost one network pass a step. With kind="autoregressive" (RQ-NSF (AR)) each coordinate goes through a
+    With kind="coupling", (C) in the paper, one half of the coordinates goes through splines made from the other, and
+    both directions cost one network pass a step. With kind="autoregressive", (AR), each coordinate goes through a
     spline made from those before it: one direction costs a pass a step and the other the arithmetic of a pass in dim
     steps, as in `masked_autoregressive_flow`. One more matrix after the last step makes the flow start as the identity.
 
@@ -53,6 +80,8 @@ def neural_spline_flow(
         key: a PRNG key.
         base_dist: a distribution of vectors.
         kind: "coupling" or "autoregressive".
+        spline: "rational_quadratic"; or "cubic", whose inverse is solved for, "quadratic", or "linear", whose density
+            is a histogram in each coordinate.
         knots: the inner knots of each spline; there is one bin more.
         interval: (lower, upper), or one number b for (-b, b), on which splines act.
         cond_dim: the size of the condition the flow sees. Defaults to None, an unconditional flow.
@@ -71,18 +100,21 @@ def neural_spline_flow(
             `Scan`.
 
     Raises:
-        ValueError: if a size is out of range, `kind` or `mixing` is no name of one, `gradient` does not suit the layers
-            or `base_dist` has no vectors as events.
+        ValueError: if a size is out of range, `kind`, `spline` or `mixing` is no name of one, `gradient` does not suit
+            the layers or `base_dist` has no vectors as events.
         TypeError: if `key` or `base_dist` is of the wrong type.
 
     References:
-        Durkan, Bekasov, Murray and Papamakarios 2019, Neural spline flows (arXiv:1906.04032).
+        Durkan, Bekasov, Murray and Papamakarios 2019, Neural spline flows (arXiv:1906.04032), and Cubic-spline flows
+        (arXiv:1906.02145); Müller, McWilliams, Rousselle, Gross and Novák 2019, Neural importance sampling
+        (arXiv:1808.03856), for the other two.
     """
-    if kind not in get_args(Kind):
-        raise ValueError(f"kind must be one of {get_args(Kind)}, got {kind!r}.")
+    check_kind(kind)
+    if spline not in get_args(Spline):
+        raise ValueError(f"spline must be one of {get_args(Spline)}, got {spline!r}.")
     options: dict[str, Any] = {
         "base_dist": base_dist,
-        "transformer": RationalQuadraticSpline(knots=knots, interval=interval),
+        "transformer": SPLINES[spline](knots=knots, interval=interval),
         "cond_dim": cond_dim,
         "flow_layers": flow_layers,
         "mixing": mixing,

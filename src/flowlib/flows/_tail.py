@@ -17,7 +17,7 @@ from flowlib._run_once import run_once
 from flowlib.bijections import AbstractBijection, Affine, Chain, EmbedCondition, Gradient, Invert, Scan
 from flowlib.constraints import bounded_scale
 from flowlib.distributions import AbstractDistribution, Transformed
-from flowlib.flows._mixing import Mixing, add_mixing, check_mixing, undo_mixing
+from flowlib.flows._mixing import Groups, Mixing, add_mixing, check_mixing, undo_mixing
 
 
 def vector_dim(base_dist: AbstractDistribution) -> int:
@@ -62,7 +62,7 @@ def build_flow(
     embedding: Callable[[Array], Array] | None,
     raw_cond_shape: tuple[int, ...] | None,
     gradient: Gradient,
-    mixing: Mixing = "permutation",
+    mixing: Mixing | Groups = "permutation",
     last: AbstractBijection | None = None,
 ) -> Transformed:
     """Stack `flow_layers` layers with what mixes the coordinates between them, and wrap them into a distribution.

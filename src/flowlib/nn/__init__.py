@@ -1,5 +1,6 @@
 """Networks that condition bijections."""
 
+from flowlib.nn._circular_inputs import CircularInputs as CircularInputs
 from flowlib.nn._conv_net import ConvNet as ConvNet
 from flowlib.nn._conv_res_net import ConvResNet as ConvResNet
 from flowlib.nn._gated_attention_net import GatedAttentionNet as GatedAttentionNet

@@ -3,7 +3,7 @@
 All of it is NumPy on the host, with sums in float64: nothing is compiled, for whatever data.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -17,6 +17,8 @@ from flowlib.bijections import Chain, InDataUnits, RationalQuadraticSpline, Sand
 from flowlib.distributions import AbstractTransformed, Dequantized, Transformed, init_from_data
 from flowlib.support import Box, Real
 from flowlib.train._data_checks import listed, numbers_in, portions, position
+from flowlib.train._moments import as_float64, condition_units, moments
+from flowlib.train._new_units import is_new, set_units
 from flowlib.train._whole_numbers import check_whole, in_cells, middles
 
 # Rows from which normalisations are set.
@@ -27,7 +29,8 @@ def in_data_units(dist: Any, arrays: tuple[Any, ...], weights: Any = None, *, st
     """The distribution with an `InDataUnits` of the location and scale of these data around its bijection.
 
     Only a `Transformed` whose support is the real line is changed: the parameters of other distributions mean
-    something in the units of the data already. One that has units, from a fit before, keeps them. Location and
+    something in the units of the data already. One that has units, from a fit before, keeps them; a premade flow onto
+    another set is built with units that a first fit sets. Location and
     scale are the weighted mean and population standard deviation, of the unconstrained values (logarithms, logits)
     where there is a `support`; the scale of a constant column is 1. Integer conditions are labels, and stay.
     What a flow sets from data by itself (`init_from_data`) is set anew where it gets units.
@@ -57,6 +60,9 @@ def in_data_units(dist: Any, arrays: tuple[Any, ...], weights: Any = None, *, st
             _check_same((box_given, whole), (box, (False,)))
         if box is not None:
             _check_inside(box, arrays[0], _dtype_of(dist))
+        elif standardise and is_new(dist.bijection) and np.shape(arrays[0])[1:] == dist.shape:
+            wrapped = set_units(units, arrays, weights, _dtype_of(dist))
+            return _initialised(eqx.tree_at(lambda dist: dist.bijection, dist, wrapped), arrays, weights)
         return dist
     if not (isinstance(dist, Transformed) and isinstance(dist.support, Real)):
         if support is not None:
@@ -117,12 +123,8 @@ def _wrapped(dist, box, arrays, weights, standardise):
         cut = _widest_gaps(box, x, weights, dist.shape) if any(box.circular) else None
         to_data = ToSupport(box, dist.shape, cut=None if cut is None else cut.astype(dtype))
     if standardise:
-        location, scale = _moments(_Reals(box, cut), x, weights, dtype)
-        options = {"location": location, "scale": scale}
-        conditional = len(arrays) > 1 and peel(dist.bijection).cond_shape == np.shape(arrays[1])[1:]
-        if conditional and jnp.issubdtype(arrays[1].dtype, jnp.floating):
-            location, scale = _moments(_as_float64, np.asarray(arrays[1]), weights, dtype)
-            options |= {"cond_location": location, "cond_scale": scale}
+        location, scale = moments(x, weights, dtype, _Reals(box, cut))
+        options = {"location": location, "scale": scale, **condition_units(dist.bijection, arrays, weights, dtype)}
     else:
         options = {"location": np.zeros((), dtype), "scale": np.ones((), dtype)}
     return InDataUnits(dist.bijection, to_data=to_data, **options)
@@ -184,7 +186,7 @@ def outside_splines(dist: Any, x: Any) -> OutsideSplines | None:
     intervals = list(_spline_intervals(node.bijection))
     if not intervals:
         return None
-    unconstrain, location, scale = _as_float64, np.zeros(()), np.ones(())
+    unconstrain, location, scale = as_float64, np.zeros(()), np.ones(())
     units = _units_of(dist)
     if units is not None:
         box = _box_of(units)
@@ -234,10 +236,6 @@ def _dtype_of(dist: Any) -> np.dtype:
     return np.dtype(promoted(float_dtype(dist), jnp.float32))
 
 
-def _as_float64(values: np.ndarray) -> np.ndarray:
-    return values.astype(np.float64)
-
-
 class _Reals(NamedTuple):
     """The unconstrained values of data."""
 
@@ -245,45 +243,8 @@ class _Reals(NamedTuple):
     cut: np.ndarray | None
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
-        values = _as_float64(values)
+        values = as_float64(values)
         return values if _is_real(self.box) else to_reals(self.box, values, self.cut, np)[0]
-
-
-def _moments(
-    unconstrain: Callable[[np.ndarray], np.ndarray], x: np.ndarray, weights: np.ndarray | None, dtype: np.dtype
-) -> tuple[np.ndarray, np.ndarray]:
-    """Weighted mean and population standard deviation of each column; 1 for what is constant within rounding."""
-
-    def parts():
-        for portion in portions(x):
-            rows = x[portion]
-            counts = np.ones(len(rows)) if weights is None else weights[portion] / weights.max()
-            yield unconstrain(rows if counts.all() else rows[counts > 0]), counts[counts > 0]
-
-    least, most = np.full(x.shape[1:], np.inf), np.full(x.shape[1:], -np.inf)
-    for values, _ in parts():
-        least, most = np.minimum(least, values.min(0, initial=np.inf)), np.maximum(most, values.max(0, initial=-np.inf))
-    # Counted from the middle in half ranges, nothing over- or underflows.
-    middle, half = least / 2 + most / 2, most / 2 - least / 2
-    half = np.where(half > 0, half, 1)
-    total, mean, squares = 0.0, np.zeros(x.shape[1:]), np.zeros(x.shape[1:])
-    for values, counts in parts():
-        values -= middle
-        values /= half
-        weight = counts.sum()
-        if weight == 0:
-            continue
-        # Means and squares of two sets of rows joined (Chan et al. 1979).
-        own = np.tensordot(counts, values, 1) / weight
-        values -= own
-        shift = own - mean
-        squares += np.tensordot(counts, np.square(values, out=values), 1)
-        squares += shift**2 * (total * weight / (total + weight))
-        mean, total = mean + shift * (weight / (total + weight)), total + weight
-    location, scale = middle + half * mean, half * np.sqrt(squares / total)
-    info = np.finfo(dtype)
-    varies = (scale >= info.tiny) & (scale > info.eps * abs(location))
-    return np.asarray(location, dtype), np.asarray(np.where(varies, scale, 1), dtype)
 
 
 def _widest_gaps(box: Box, x: np.ndarray, weights: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
@@ -295,7 +256,7 @@ def _widest_gaps(box: Box, x: np.ndarray, weights: np.ndarray | None, shape: tup
     cut = np.zeros(columns.shape[1])
     for j in np.flatnonzero(circular):
         width = upper[j] - lower[j]
-        places = np.unique(np.mod(_as_float64(columns[:, j]) - lower[j], width))
+        places = np.unique(np.mod(as_float64(columns[:, j]) - lower[j], width))
         gaps = np.diff(places, append=places[0] + width)
         widest = gaps.argmax()
         cut[j] = lower[j] + np.mod(places[widest] + gaps[widest] / 2, width)

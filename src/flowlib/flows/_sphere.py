@@ -1,0 +1,39 @@
+"""Flows on spheres."""
+
+from typing import Unpack
+
+import jax.numpy as jnp
+from jaxtyping import PRNGKeyArray
+
+from flowlib._arrays import check_count
+from flowlib.bijections import Chain, Stereographic
+from flowlib.distributions import MultivariateStudentT, Transformed
+from flowlib.flows._neural_spline import SplineOptions, neural_spline_flow
+from flowlib.parameters import freeze
+
+
+def sphere_flow(key: PRNGKeyArray, *, dim: int, **options: Unpack[SplineOptions]) -> Transformed:
+    """A neural spline flow of unit vectors: directions in the plane (dim = 2), in space (dim = 3), and beyond.
+
+    It starts as the uniform distribution: a Student t distribution of dim - 1 degrees of freedom and dimensions, scaled
+    by 1/sqrt(dim - 1), projected onto the sphere (`flowlib.bijections.Stereographic`, O(dim) both ways). A density is
+    by area. The pole (0, ..., 0, 1), which the projection cannot reach, has none, and around it splines that end at
+    b leave a cap where (1 + x_dim) / (1 - x_dim) > b^2 to the matrices alone: turn the data so that few lie there.
+
+    Args:
+        key: a PRNG key.
+        dim: the length of a vector, at least 2.
+        **options: of `neural_spline_flow`, all but `base_dist`: `cond_dim`, `flow_layers`, `knots`, ... The `interval`
+            is 5 if not given.
+
+    Raises:
+        ValueError: if `dim` is below 2, or an option is out of range.
+        TypeError: if `key` is of the wrong type.
+
+    References:
+        Gemici, Rezende and Mohamed 2016, Normalizing flows on Riemannian manifolds (arXiv:1611.02304).
+    """
+    n = check_count(dim, "dim", 2) - 1
+    base = freeze(MultivariateStudentT(float(n), jnp.zeros(n), jnp.eye(n) / n))
+    flow = neural_spline_flow(key, base_dist=base, **{"interval": 5.0, **options})
+    return Transformed(base, Chain([flow.bijection, Stereographic(n)]).merge_chains())
