@@ -55,6 +55,17 @@ def shifted(key, d):
     return dst.Transformed(dst.StandardNormal((d,)), shift(key, d))
 
 
+def unlike(key, d):
+    """A mixture of light, heavy and correlated components."""
+    keys = jr.split(key, 4)
+    dists = [located(dst.Normal, keys[0], d), student_t(keys[1], d), multivariate(keys[2], d)]
+    return dst.Mixture(dists, positive(keys[3], 3))
+
+
+def clustered(key, d, **options):
+    return dst.gaussian_mixture(key, normal(jr.fold_in(key, 1), 20, d), components=3, iterations=2, **options)
+
+
 def locations(dist) -> Sequence[float]:
     return np.asarray(dist.loc).ravel().tolist()
 
@@ -133,6 +144,13 @@ DISTRIBUTIONS: list[Case] = [
         sizes=(6,),
     ),
     *entry("VmapMixture_conditional", lambda key, d: mixture(lambda k: shifted(k, d), key), default=2),
+    *entry("Mixture", lambda key, d: unlike(key, d), default=2),
+    *entry(
+        "Mixture_conditional",
+        lambda key, d: dst.Mixture([shifted(key, d), located(dst.Logistic, jr.fold_in(key, 1), d)]),
+        default=1,
+    ),
+    *entry("gaussian_mixture_tied", lambda key, d: clustered(key, d, covariance="tied"), default=2),
     *entry(
         "Transformed",
         lambda key, d: dst.Transformed(located(dst.Logistic, key, d), rotation(jr.fold_in(key, 1), d)),
