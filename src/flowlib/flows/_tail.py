@@ -93,7 +93,7 @@ def _make_layers(key, make_layer, dim, flow_layers, gradient, mixing) -> Abstrac
 
     layers = eqx.filter_vmap(make_mixed)(jr.split(key, flow_layers))
     scan, undo = Scan(layers, gradient=gradient), undo_mixing(key, layers, mixing, dim, flow_layers)
-    return scan if undo is None else Chain([scan, undo])
+    return scan if undo is None else Chain([scan, undo]).merge_chains()
 
 
 def _check_embedding(cond_dim, embedding, raw_cond_shape):
