@@ -10,6 +10,7 @@ from flowlib.distributions._gamma import Gamma as Gamma
 from flowlib.distributions._gaussian_mixture import gaussian_mixture as gaussian_mixture
 from flowlib.distributions._gumbel import Gumbel as Gumbel
 from flowlib.distributions._init_from_data import init_from_data as init_from_data
+from flowlib.distributions._joint import Joint as Joint
 from flowlib.distributions._laplace import Laplace as Laplace
 from flowlib.distributions._layer_values import LayerValues as LayerValues
 from flowlib.distributions._loc_scale import AbstractLocScaleDistribution as AbstractLocScaleDistribution

@@ -29,6 +29,10 @@ class _TiedNormalMixture(AbstractTransformed):
     base_dist: VmapMixture
     bijection: TriangularAffine
 
+    def __init__(self, base_dist: VmapMixture, bijection: TriangularAffine):
+        self.base_dist = base_dist
+        self.bijection = bijection
+
     @property
     def weights(self) -> Array:
         """The weights, a plain array of sum 1."""

@@ -16,6 +16,7 @@ from flowlib._module import check_condition, peel
 from flowlib.bijections import merge_cond_shapes
 from flowlib.distributions._abstract_mixture import AbstractMixture, log_weights
 from flowlib.distributions._distribution import AbstractDistribution, draw_batch
+from flowlib.distributions._statistics import is_product
 from flowlib.support import Real, Subset, Support
 
 
@@ -92,6 +93,9 @@ class Mixture(AbstractMixture):
         for k, (dist, own) in enumerate(zip(self.dists, keys, strict=True)):
             x = jnp.where(chosen == k, draw_batch(dist, own, size, condition).astype(dtype), x)
         return x
+
+    def _all_are(self, kind: type) -> bool:
+        return all(is_product(peel(dist), kind) for dist in self.dists)
 
     def _each(self, fn: Callable[[Any], Any]) -> Any:
         dtype = float_dtype(self)

@@ -16,6 +16,7 @@ from flowlib._arrays import float_dtype
 from flowlib._module import check_condition, peel
 from flowlib.distributions._abstract_mixture import AbstractMixture, log_weights
 from flowlib.distributions._distribution import AbstractDistribution, draw, draw_batch
+from flowlib.distributions._statistics import is_product
 from flowlib.support import Real, Subset, Support
 
 
@@ -94,6 +95,9 @@ class VmapMixture(AbstractMixture):
         start = jnp.zeros((size, *self.shape), float_dtype(self.dist))
         indices = jnp.arange(logits.size)
         return jax.lax.scan(keep, start, (indices, jr.split(key_draw, logits.size), arrays))[0]
+
+    def _all_are(self, kind: type) -> bool:
+        return is_product(peel(self.dist), kind)
 
     def _each(self, fn: Callable[[Any], Any]) -> Any:
         arrays, rest = eqx.partition(self.dist, eqx.is_array)
