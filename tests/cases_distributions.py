@@ -55,6 +55,24 @@ def shifted(key, d):
     return dst.Transformed(dst.StandardNormal((d,)), shift(key, d))
 
 
+def unlike(key, d):
+    """A mixture of light, heavy and correlated components."""
+    keys = jr.split(key, 4)
+    dists = [located(dst.Normal, keys[0], d), student_t(keys[1], d), multivariate(keys[2], d)]
+    return dst.Mixture(dists, positive(keys[3], 3))
+
+
+def side_by_side(key, d):
+    """Another distribution in each dimension."""
+    keys = jr.split(key, 3)
+    dists = [dst.Exponential(positive(keys[0])), located(dst.Laplace, keys[1]), student_t(keys[2], max(d - 2, 1))]
+    return dst.Joint(dists[: min(d, 3)])
+
+
+def clustered(key, d, **options):
+    return dst.gaussian_mixture(key, normal(jr.fold_in(key, 1), 20, d), components=3, iterations=2, **options)
+
+
 def locations(dist) -> Sequence[float]:
     return np.asarray(dist.loc).ravel().tolist()
 
@@ -133,6 +151,20 @@ DISTRIBUTIONS: list[Case] = [
         sizes=(6,),
     ),
     *entry("VmapMixture_conditional", lambda key, d: mixture(lambda k: shifted(k, d), key), default=2),
+    *entry("Mixture", lambda key, d: unlike(key, d), default=2),
+    *entry(
+        "Mixture_conditional",
+        lambda key, d: dst.Mixture([shifted(key, d), located(dst.Logistic, jr.fold_in(key, 1), d)]),
+        default=1,
+    ),
+    *entry("Joint", lambda key, d: side_by_side(key, d), default=5),
+    *entry(
+        "Joint_conditional",
+        lambda key, d: dst.Joint([located(dst.Normal, key), shifted(jr.fold_in(key, 1), d - 1)]),
+        default=2,
+        sizes=(2, 5),
+    ),
+    *entry("gaussian_mixture_tied", lambda key, d: clustered(key, d, covariance="tied"), default=2),
     *entry(
         "Transformed",
         lambda key, d: dst.Transformed(located(dst.Logistic, key, d), rotation(jr.fold_in(key, 1), d)),

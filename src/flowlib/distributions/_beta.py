@@ -14,6 +14,7 @@ from flowlib.distributions._special import (
     HALF_LOG_2PI,
     digamma_excess,
     power_term,
+    safe_log,
     stirling_remainder,
     zero_times_infinity,
 )
@@ -112,3 +113,6 @@ class Beta(AbstractCdf):
 
     def _cdf(self, x: Array) -> Array:
         return betainc(self.alpha, self.beta, jnp.clip(x, 0, 1))
+
+    def _log_survival(self, x: Array) -> Array:
+        return safe_log(betainc(self.beta, self.alpha, 1 - jnp.clip(x, 0, 1)))

@@ -9,12 +9,12 @@ from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
 from flowlib._arrays import as_shape
 from flowlib.bijections import Affine
-from flowlib.distributions._loc_scale import AbstractLocScaleDistribution, AbstractStandard
+from flowlib.distributions._loc_scale import AbstractLocScaleDistribution, AbstractSymmetricQuantile
 from flowlib.distributions._special import log1p_square
 from flowlib.distributions._statistics import AbstractQuantile
 
 
-class _StandardCauchy(AbstractStandard, AbstractQuantile):
+class _StandardCauchy(AbstractSymmetricQuantile):
     """log p(x) = -log(1 + x^2) - log pi."""
 
     shape: tuple[int, ...] = eqx.field(static=True, converter=as_shape)

@@ -67,3 +67,9 @@ class Exponential(AbstractQuantile):
 
     def _quantile(self, q: Array) -> Array:
         return -jnp.log1p(-q) / self.rate
+
+    def _log_survival(self, x: Array) -> Array:
+        return -self.rate * jnp.maximum(x, 0)
+
+    def _inverse_log_survival(self, log_q: Array) -> Array:
+        return -log_q / self.rate

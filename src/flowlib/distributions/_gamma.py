@@ -1,11 +1,12 @@
 """The gamma distribution."""
 
+from collections.abc import Callable
 from typing import ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
-from jax.scipy.special import gammainc, ndtr
+from jax.scipy.special import gammainc, gammaincc, ndtr
 from jaxtyping import Array, ArrayLike, PRNGKeyArray
 from paramax import AbstractUnwrappable, unwrap
 
@@ -14,6 +15,7 @@ from flowlib.distributions._special import (
     HALF_LOG_2PI,
     digamma_excess,
     power_term,
+    safe_log,
     stirling_remainder,
     zero_times_infinity,
 )
@@ -95,18 +97,23 @@ class Gamma(AbstractCdf):
         return (0.5 * jnp.log(a) + HALF_LOG_2PI + remainders + jnp.log(self.scale)).sum()
 
     def _cdf(self, x: Array) -> Array:
-        return _standard_cdf(self.concentration, jnp.maximum(x, 0) / self.scale)
+        return _standard_cdf(gammainc, 1, self.concentration, jnp.maximum(x, 0) / self.scale)
+
+    def _log_survival(self, x: Array) -> Array:
+        return safe_log(_standard_cdf(gammaincc, -1, self.concentration, jnp.maximum(x, 0) / self.scale))
 
 
-def _standard_cdf(a: Array, z: Array) -> Array:
+def _standard_cdf(incomplete: Callable[[Array, Array], Array], side: int, a: Array, z: Array) -> Array:
+    """The probability below z for `gammainc` and side 1, above z for `gammaincc` and side -1."""
     # The incomplete gamma function of JAX loses digits in proportion to a; the expansion gains them.
     from_here = 100.0 if a.dtype == jnp.float32 else 1e5
     large = a > from_here
-    exact = gammainc(jnp.where(large, 1, a), jnp.where(large, 1, z))
-    return jnp.where(large, _cdf_by_normal(jnp.where(large, a, from_here), jnp.where(large, z, from_here)), exact)
+    exact = incomplete(jnp.where(large, 1, a), jnp.where(large, 1, z))
+    expanded = _cdf_by_normal(side, jnp.where(large, a, from_here), jnp.where(large, z, from_here))
+    return jnp.where(large, expanded, exact)
 
 
-def _cdf_by_normal(a: Array, z: Array) -> Array:
+def _cdf_by_normal(side: int, a: Array, z: Array) -> Array:
     """N. M. Temme, The asymptotic expansion of the incomplete gamma functions, 1979, with one correction term."""
     # Clipped where the probability is 0 or 1 in any precision.
     mu = jnp.clip((z - a) / a, -0.9, 10)
@@ -119,4 +126,5 @@ def _cdf_by_normal(a: Array, z: Array) -> Array:
     eta = mu * jnp.sqrt(jnp.where(near, series, 2 * (far - jnp.log1p(far)) / far**2))
     eta_far = jnp.where(near, 1, eta)
     correction = jnp.where(near, -1 / 3 + eta / 12 - 2 * eta**2 / 135 + eta**3 / 864, 1 / far - 1 / eta_far)
-    return ndtr(eta * jnp.sqrt(a)) - jnp.exp(-0.5 * a * eta**2 - HALF_LOG_2PI) / jnp.sqrt(a) * correction
+    correction = jnp.exp(-0.5 * a * eta**2 - HALF_LOG_2PI) / jnp.sqrt(a) * correction
+    return ndtr(side * eta * jnp.sqrt(a)) - side * correction

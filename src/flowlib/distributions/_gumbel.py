@@ -10,9 +10,11 @@ from jaxtyping import Array, ArrayLike, PRNGKeyArray
 from flowlib._arrays import as_shape
 from flowlib.bijections import Affine
 from flowlib.distributions._loc_scale import AbstractLocScaleDistribution, AbstractStandard
+from flowlib.distributions._special import log1m_exp
 from flowlib.distributions._statistics import AbstractQuantile
 
 _EULER = 0.5772156649015329
+_FAR = 40.0
 
 
 class _StandardGumbel(AbstractStandard, AbstractQuantile):
@@ -41,6 +43,22 @@ class _StandardGumbel(AbstractStandard, AbstractQuantile):
 
     def _quantile(self, q: Array) -> Array:
         return -jnp.log(-jnp.log(q))
+
+    def _log_cdf(self, x: Array) -> Array:
+        return -jnp.exp(-x)
+
+    def _log_survival(self, x: Array) -> Array:
+        # exp(-x) is its own 1 - exp(-exp(-x)), but for a relative error of half of it.
+        far = x > _FAR
+        near = jnp.clip(x, -20, _FAR)
+        return jnp.where(far, -x, log1m_exp(-jnp.exp(-near)))
+
+    def _inverse_log_cdf(self, log_q: Array) -> Array:
+        return -jnp.log(-log_q)
+
+    def _inverse_log_survival(self, log_q: Array) -> Array:
+        far = log_q < -_FAR
+        return jnp.where(far, -log_q, -jnp.log(-log1m_exp(jnp.where(far, -_FAR, log_q))))
 
 
 class Gumbel(AbstractLocScaleDistribution, AbstractQuantile):

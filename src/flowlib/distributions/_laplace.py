@@ -9,11 +9,12 @@ from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
 from flowlib._arrays import as_shape
 from flowlib.bijections import Affine
-from flowlib.distributions._loc_scale import AbstractLocScaleDistribution, AbstractStandard
+from flowlib.distributions._loc_scale import AbstractLocScaleDistribution, AbstractSymmetricQuantile
+from flowlib.distributions._special import log1m_exp
 from flowlib.distributions._statistics import AbstractQuantile
 
 
-class _StandardLaplace(AbstractStandard, AbstractQuantile):
+class _StandardLaplace(AbstractSymmetricQuantile):
     """log p(x) = -|x| - log 2."""
 
     shape: tuple[int, ...] = eqx.field(static=True, converter=as_shape)
@@ -42,6 +43,15 @@ class _StandardLaplace(AbstractStandard, AbstractQuantile):
         lower = q < 0.5
         size = jnp.log(2 * jnp.where(lower, q, 1 - q))
         return jnp.where(lower, size, -size)
+
+    def _log_cdf(self, x: Array) -> Array:
+        upper = jnp.log1p(-0.5 * jnp.exp(-jnp.maximum(x, 0)))
+        return jnp.where(x < 0, x - math.log(2), upper)
+
+    def _inverse_log_cdf(self, log_q: Array) -> Array:
+        lower = log_q < -math.log(2)
+        upper = -log1m_exp(jnp.where(lower, -1, log_q)) - math.log(2)
+        return jnp.where(lower, log_q + math.log(2), upper)
 
 
 class Laplace(AbstractLocScaleDistribution, AbstractQuantile):

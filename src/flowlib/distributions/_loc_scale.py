@@ -9,7 +9,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from flowlib._module import unwrap_own
 from flowlib.bijections import AbstractBijection
-from flowlib.distributions._statistics import AbstractCdf
+from flowlib.distributions._statistics import AbstractCdf, AbstractQuantile
 from flowlib.distributions._transformed import AbstractTransformed
 from flowlib.support import Real, Support
 
@@ -32,6 +32,20 @@ class AbstractStandard(AbstractCdf):
 
     def _sample_batch(self, key: PRNGKeyArray, size: int, condition: Array | None) -> Array:
         return self._draw(key, (size, *self.shape))
+
+
+class AbstractSymmetric(AbstractStandard):
+    """A standard member whose density is even: what holds above 0 holds below."""
+
+    def _log_survival(self, x: Array) -> Array:
+        return self._log_cdf(-x)
+
+
+class AbstractSymmetricQuantile(AbstractSymmetric, AbstractQuantile):
+    """One that has quantiles too."""
+
+    def _inverse_log_survival(self, log_q: Array) -> Array:
+        return -self._inverse_log_cdf(log_q)
 
 
 class AbstractLocScaleDistribution(AbstractTransformed, AbstractCdf):
@@ -72,7 +86,22 @@ class AbstractLocScaleDistribution(AbstractTransformed, AbstractCdf):
         return self._base()._entropy() + jnp.log(self.scale).sum()
 
     def _cdf(self, x: Array) -> Array:
-        return self._base()._cdf((x - self.loc) / self.scale)
+        return self._base()._cdf(self._standardised(x))
+
+    def _log_cdf(self, x: Array) -> Array:
+        return self._base()._log_cdf(self._standardised(x))
+
+    def _log_survival(self, x: Array) -> Array:
+        return self._base()._log_survival(self._standardised(x))
+
+    def _standardised(self, x: Array) -> Array:
+        return (x - self.loc) / self.scale
 
     def _quantile(self, q: Array) -> Array:
         return self.loc + self.scale * self._base()._quantile(q)
+
+    def _inverse_log_cdf(self, log_q: Array) -> Array:
+        return self.loc + self.scale * self._base()._inverse_log_cdf(log_q)
+
+    def _inverse_log_survival(self, log_q: Array) -> Array:
+        return self.loc + self.scale * self._base()._inverse_log_survival(log_q)

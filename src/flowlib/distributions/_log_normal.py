@@ -56,8 +56,27 @@ class LogNormal(AbstractTransformed, AbstractQuantile):
 
     def _cdf(self, x: Array) -> Array:
         # 0 and below map to -inf, whose probability is 0; NaN stays NaN.
-        outside = x <= 0
-        return jnp.where(outside, 0, self._normal()._cdf(jnp.log(jnp.where(outside, 1, x))))
+        outside, log_x = _log(x)
+        return jnp.where(outside, 0, self._normal()._cdf(log_x))
+
+    def _log_cdf(self, x: Array) -> Array:
+        outside, log_x = _log(x)
+        return jnp.where(outside, -jnp.inf, self._normal()._log_cdf(log_x))
+
+    def _log_survival(self, x: Array) -> Array:
+        outside, log_x = _log(x)
+        return jnp.where(outside, 0, self._normal()._log_survival(log_x))
 
     def _quantile(self, q: Array) -> Array:
         return jnp.exp(self._normal()._quantile(q))
+
+    def _inverse_log_cdf(self, log_q: Array) -> Array:
+        return jnp.exp(self._normal()._inverse_log_cdf(log_q))
+
+    def _inverse_log_survival(self, log_q: Array) -> Array:
+        return jnp.exp(self._normal()._inverse_log_survival(log_q))
+
+
+def _log(x: Array) -> tuple[Array, Array]:
+    outside = x <= 0
+    return outside, jnp.log(jnp.where(outside, 1, x))

@@ -10,11 +10,12 @@ from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
 from flowlib._arrays import as_shape
 from flowlib.bijections import Affine
-from flowlib.distributions._loc_scale import AbstractLocScaleDistribution, AbstractStandard
+from flowlib.distributions._loc_scale import AbstractLocScaleDistribution, AbstractSymmetricQuantile
+from flowlib.distributions._special import log1m_exp
 from flowlib.distributions._statistics import AbstractQuantile
 
 
-class _StandardLogistic(AbstractStandard, AbstractQuantile):
+class _StandardLogistic(AbstractSymmetricQuantile):
     """log p(x) = -softplus(x) - softplus(-x), even in rounding."""
 
     shape: tuple[int, ...] = eqx.field(static=True, converter=as_shape)
@@ -39,6 +40,12 @@ class _StandardLogistic(AbstractStandard, AbstractQuantile):
 
     def _quantile(self, q: Array) -> Array:
         return jnp.log(q) - jnp.log1p(-q)
+
+    def _log_cdf(self, x: Array) -> Array:
+        return -jax.nn.softplus(-x)
+
+    def _inverse_log_cdf(self, log_q: Array) -> Array:
+        return log_q - log1m_exp(log_q)
 
 
 class Logistic(AbstractLocScaleDistribution, AbstractQuantile):

@@ -40,6 +40,19 @@ def log_sum_exp(terms: Array) -> Array:
     return jnp.where(outside, -jnp.inf, jax.nn.logsumexp(jnp.where(outside, 0, terms), axis=0))
 
 
+def safe_log(x: Array) -> Array:
+    """log x for x >= 0, with derivative 0 at x = 0."""
+    return jnp.where(x > 0, jnp.log(jnp.where(x > 0, x, 1)), jnp.where(x == 0, -jnp.inf, jnp.nan))
+
+
+def log1m_exp(x: Array) -> Array:
+    """log(1 - exp(x)) for x <= 0, with derivative 0 at x = 0, where it is -inf."""
+    # log(-expm1(x)) keeps the digits near 0, and log1p(-exp(x)) those further away.
+    negative, near = x < 0, x > -math.log(2)
+    close = jnp.log(-jnp.expm1(jnp.where(negative & near, x, -0.5)))
+    return jnp.where(negative, jnp.where(near, close, jnp.log1p(-jnp.exp(jnp.where(near, -1, x)))), -jnp.inf)
+
+
 def digamma_excess(a: Array) -> Array:
     """digamma(a) - log a, for a > 0."""
     slope = jax.jvp(stirling_remainder, (a,), (jnp.ones_like(a),))[1]

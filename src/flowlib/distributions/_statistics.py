@@ -1,11 +1,10 @@
 """Closed forms beside the density: moments, entropy, cdf and quantiles.
 
-Three abstract classes, each with what the one before has and more. A distribution inherits the one
-whose every closed form it has, so that a method that exists can be called.
+A distribution inherits the classes whose closed forms it has, so that a method that exists can be called; one made of
+other distributions inherits those that it has if all of them do, and raises an AttributeError if one does not.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -14,15 +13,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike
 
 from flowlib._arrays import cast_floats, float_dtype, promoted
-from flowlib._module import unwrap_own
+from flowlib._module import peel, unwrap_own
 from flowlib.distributions._distribution import AbstractDistribution, map_batch
+from flowlib.distributions._special import safe_log
 
 
-class AbstractMoments(AbstractDistribution):
-    """A distribution with mean, variance and entropy in closed form.
+class AbstractMeanVariance(AbstractDistribution):
+    """A distribution with mean and variance in closed form.
 
-    Subclasses write `_mean` and `_variance` (anything that broadcasts to `shape`) and `_entropy` (a
-    scalar), for a `self` whose parameters are plain arrays of one dtype.
+    Subclasses write `_mean` and `_variance` (anything that broadcasts to `shape`), for a `self` whose parameters are
+    plain arrays of one dtype.
     """
 
     @abstractmethod
@@ -33,31 +33,50 @@ class AbstractMoments(AbstractDistribution):
     def _variance(self) -> Any:
         """The variance of each coordinate."""
 
-    @abstractmethod
-    def _entropy(self) -> Any:
-        """The entropy of the whole event."""
-
     @property
     def mean(self) -> Array:
         """The mean of each coordinate, of shape `shape`; NaN where it is undefined, inf where it is infinite."""
-        return statistic(_mean, self, self.shape)
+        return _statistic("_mean", self, self.shape)
 
     @property
     def variance(self) -> Array:
         """The variance of each coordinate, of shape `shape`; NaN where it is undefined, inf where it is infinite."""
-        return statistic(_variance, self, self.shape)
+        return _statistic("_variance", self, self.shape)
+
+
+class AbstractEntropy(AbstractDistribution):
+    """A distribution with its entropy in closed form: subclasses write `_entropy`, a scalar."""
+
+    @abstractmethod
+    def _entropy(self) -> Any:
+        """The entropy of the whole event."""
 
     def entropy(self) -> Array:
         """The differential entropy -E[log_prob(x)] of the whole event in nats, a scalar."""
-        return statistic(_entropy, self, ())
+        return _statistic("_entropy", self, ())
 
 
-class AbstractCdf(AbstractMoments):
-    """A distribution of independent coordinates that has a cdf too in closed form: subclasses write `_cdf`."""
+class AbstractCumulative(AbstractDistribution):
+    """A distribution with the cdf of each coordinate in closed form: subclasses write `_cdf`.
+
+    Where tails matter they write the logarithms too, of which the defaults keep the digits of the cdf only.
+    """
 
     @abstractmethod
     def _cdf(self, x: Array) -> Array:
         """P(X_i <= x_i) for one event, whose coordinates may lie outside the support."""
+
+    def _log_cdf(self, x: Array) -> Array:
+        """log P(X_i <= x_i), for finite x."""
+        return safe_log(self._cdf(x))
+
+    def _log_survival(self, x: Array) -> Array:
+        """log P(X_i > x_i), for finite x."""
+        return safe_log(1 - self._cdf(x))
+
+    def _is_product(self, kind: type) -> bool:
+        """Whether the coordinates are independent, with the closed forms of the abstract class `kind`."""
+        return isinstance(self, kind)
 
     def cdf(self, x: ArrayLike) -> Array:
         """The cumulative probability P(X_i <= x_i) of each coordinate, of the shape of `x`.
@@ -69,15 +88,23 @@ class AbstractCdf(AbstractMoments):
             ValueError: if the trailing shape does not match.
             TypeError: if `x` does not hold real numbers.
         """
-        return map_batch(_cdf, self, x, None, self.shape)
+        return map_batch(cdf_of, self, x, None, self.shape)
 
 
-class AbstractQuantile(AbstractCdf):
-    """A distribution of independent coordinates that has quantiles too in closed form: subclasses write `_quantile`."""
+class AbstractInverseCdf(AbstractCumulative):
+    """A distribution of independent coordinates with quantiles in closed form: subclasses write `_quantile`."""
 
     @abstractmethod
     def _quantile(self, q: Array) -> Array:
         """The inverse of `_cdf`, for q in [0, 1]."""
+
+    def _inverse_log_cdf(self, log_q: Array) -> Array:
+        """The inverse of `_log_cdf`."""
+        return self._quantile(jnp.exp(log_q))
+
+    def _inverse_log_survival(self, log_q: Array) -> Array:
+        """The inverse of `_log_survival`."""
+        return self._quantile(-jnp.expm1(log_q))
 
     def quantile(self, q: ArrayLike) -> Array:
         """The inverse of `cdf`: the q_i-quantile of each coordinate, of the shape of `q`.
@@ -90,40 +117,63 @@ class AbstractQuantile(AbstractCdf):
             ValueError: if the trailing shape does not match.
             TypeError: if `q` does not hold real numbers.
         """
-        return map_batch(_quantile, self, q, None, self.shape)
+        return map_batch(quantile_of, self, q, None, self.shape)
 
 
-def statistic(fn: Callable[[Any], Any], dist: AbstractDistribution, shape: tuple[int, ...]) -> Array:
-    """`fn` of the unwrapped distribution, compiled. `fn` is a module-level function, as in `map_batch`."""
-    return _statistic(fn, dist, shape)
+# What families have: each has what the one before has and more.
+
+
+class AbstractMoments(AbstractMeanVariance, AbstractEntropy):
+    """A distribution with mean, variance and entropy in closed form."""
+
+
+class AbstractCdf(AbstractMoments, AbstractCumulative):
+    """A distribution of independent coordinates with a cdf too in closed form."""
+
+
+class AbstractQuantile(AbstractCdf, AbstractInverseCdf):
+    """A distribution of independent coordinates with quantiles too in closed form."""
+
+
+def closed_form(dist: AbstractDistribution, name: str) -> Any:
+    """The method `name` of a part of another distribution, with plain parameters.
+
+    Raises:
+        AttributeError: if the part does not have it.
+    """
+    dist = unwrap_own(dist)
+    if not hasattr(dist, name):
+        raise AttributeError(f"{type(dist).__name__} has no {name[1:].replace('_', ' ')} in closed form.")
+    return getattr(dist, name)
+
+
+def moment(dist: AbstractDistribution, name: str) -> Array:
+    """`_mean` or `_variance` of a part, in the shape of its events."""
+    value = jnp.asarray(closed_form(dist, name)(), float_dtype(dist))
+    return jnp.broadcast_to(value, peel(dist).shape)
+
+
+def is_product(dist: AbstractDistribution, kind: type) -> bool:
+    """Whether the coordinates are independent, with the closed forms of the abstract class `kind`."""
+    return isinstance(dist, AbstractCumulative) and dist._is_product(kind)
 
 
 @eqx.filter_jit
-def _statistic(fn, dist, shape):
+def _statistic(name, dist, shape):
     dtype = float_dtype(dist)
     compute = promoted(dtype, jnp.float32)
-    value = jnp.asarray(fn(unwrap_own(cast_floats(dist, compute))), compute)
+    value = jnp.asarray(closed_form(cast_floats(dist, compute), name)(), compute)
     return jnp.broadcast_to(value, shape).astype(dtype)
 
 
-def _mean(dist):
-    return dist._mean()
+def cdf_of(dist: AbstractDistribution, x: Array, condition: Array | None = None) -> Array:
+    """The cdf at a batch of events."""
+    return jax.vmap(closed_form(dist, "_cdf"))(x)
 
 
-def _variance(dist):
-    return dist._variance()
-
-
-def _entropy(dist):
-    return dist._entropy()
-
-
-def _cdf(dist, x, condition):
-    return jax.vmap(unwrap_own(dist)._cdf)(x)
-
-
-def _quantile(dist, q, condition):
+def quantile_of(dist: AbstractDistribution, q: Array, condition: Array | None = None) -> Array:
+    """The quantiles at a batch of events."""
     valid = (q >= 0) & (q <= 1)
     # The median stands in for what is no probability, so that its row has a finite gradient.
-    x = jax.vmap(unwrap_own(dist)._quantile)(jnp.where(valid, q, 0.5))
+    x = jax.vmap(closed_form(dist, "_quantile"))(jnp.where(valid, q, 0.5))
     return jnp.where(valid, x, jnp.nan)

@@ -9,11 +9,11 @@ from paramax import AbstractUnwrappable, unwrap
 
 from flowlib.bijections import Affine
 from flowlib.constraints import broadcast, finite, positive
-from flowlib.distributions._loc_scale import AbstractLocScaleDistribution, AbstractStandard
+from flowlib.distributions._loc_scale import AbstractLocScaleDistribution, AbstractSymmetric
 from flowlib.distributions._special import HALF_LOG_2PI, digamma_excess, log1p_square, stirling_remainder
 
 
-class _StandardStudentT(AbstractStandard):
+class _StandardStudentT(AbstractSymmetric):
     """log p(x) = -(df + 1)/2 log(1 + x^2/df) + log Gamma((df + 1)/2) - log Gamma(df/2) - log(pi df)/2."""
 
     _df: Array | AbstractUnwrappable[Array]

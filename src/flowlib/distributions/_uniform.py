@@ -12,6 +12,7 @@ from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
 from flowlib._arrays import cast_floats, check_positive, float_dtype, is_concrete
 from flowlib.constraints import broadcast, finite
+from flowlib.distributions._special import safe_log
 from flowlib.distributions._statistics import AbstractQuantile
 from flowlib.support import Interval, Support
 
@@ -99,3 +100,9 @@ class Uniform(AbstractQuantile):
 
     def _quantile(self, q: Array) -> Array:
         return jnp.minimum(self.minval + self.scale * q, self.maxval)
+
+    def _log_survival(self, x: Array) -> Array:
+        return safe_log((self.maxval - jnp.clip(x, self.minval, self.maxval)) / self.scale)
+
+    def _inverse_log_survival(self, log_q: Array) -> Array:
+        return jnp.maximum(self.maxval - self.scale * jnp.exp(log_q), self.minval)
