@@ -13,7 +13,7 @@ _TOLERATED = 0.01
 
 
 def remark(dist: Any, arrays: tuple[Any, ...]) -> None:
-    """Warn of columns that no density fits, and of rows where splines are straight lines."""
+    """Warn of columns that no density fits, and of rows where transformers are straight lines."""
     if not isinstance(dist, AbstractDistribution) or arrays[0].shape[1:] != dist.shape:
         return
     if not (isinstance(dist, Dequantized) and all(dist.columns)):
@@ -24,6 +24,7 @@ def remark(dist: Any, arrays: tuple[Any, ...]) -> None:
         lower, upper = found.bound
         warn_user(
             f"{found.rows_outside} of {found.total} rows have a value outside the interval ({lower:g}, {upper:g}) of "
-            f"the splines, which are straight lines there. Standardise the data, clip outliers, or widen the interval.",
+            f"the transformers, which are straight lines there. Standardise the data, clip outliers, or widen the "
+            f"interval.",
             DataWarning,
         )
