@@ -5,11 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from flowlib.bijections._bijection import event_log_det
-from flowlib.bijections._mixture_components import (
-    AbstractMixture,
-    Components,
-    where_to_search,
-)
+from flowlib.bijections._mixture_components import AbstractMixture, Components, where_to_search
 from flowlib.bijections._normal_tails import lower_tail, normal_quantile
 from flowlib.bijections._solve import solve_scalar
 
