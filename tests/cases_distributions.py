@@ -15,6 +15,7 @@ from registry import Case, entry
 
 POLE = "the density or its slope has a pole at an end"
 OVERFLOW = "exp overflows"
+TIES = "there is no density where coordinates are equal"
 
 
 def located(family, key, *shape):
@@ -95,6 +96,18 @@ def variational(key, d):
     return dst.Dequantized(located(dst.Logistic, key, d), noise=noise, points=4)
 
 
+def exchangeable(dist):
+    return dst.Exchangeable(dst.Transformed(dist, bij.Ordered(*dist.shape)))
+
+
+def signed(key, d):
+    """Absolute values that depend on a condition, with signs that depend on both."""
+    dist, net = jr.split(key)
+    positives = dst.Transformed(shifted(dist, d), bij.SoftPlus((d,)))
+    columns = [i != 1 for i in range(d)]
+    return dst.Symmetrised(positives, columns=columns, signs=eqx.nn.Linear(d + 2, d, key=net))
+
+
 def located_cases(family, default, **facts) -> list[Case]:
     """A family with a location and a scale: events that are vectors, a matrix and a scalar."""
     name = family.__name__
@@ -141,6 +154,12 @@ DISTRIBUTIONS: list[Case] = [
         lambda key, d: dst.Dequantized(dst.Transformed(dst.StandardNormal((d,)), bij.ToSupport((0.0, 7.0), (d,)))),
         default=5,
     ),
+    *entry("Folded", lambda key, d: dst.Folded(located(dst.Normal, key, d)), default=2),
+    *entry("Folded_columns", lambda key, d: dst.Folded(shifted(key, d), columns=[i != 1 for i in range(d)]), default=5),
+    *entry("Symmetrised", lambda key, d: dst.Symmetrised(dst.Folded(located(dst.Normal, key, d))), default=2),
+    *entry("Symmetrised_signs", signed, default=5, infinite=POLE),
+    *entry("Exchangeable", lambda key, d: exchangeable(located(dst.Logistic, key, d)), default=2, infinite=TIES),
+    *entry("Exchangeable_conditional", lambda key, d: exchangeable(shifted(key, d)), default=5, infinite=TIES),
     *entry("VmapMixture", lambda key, d: mixture(lambda k: located(dst.Normal, k, d), key), default=5),
     *entry("VmapMixture_full", lambda key, d: mixture(lambda k: multivariate(k, d), key, n=2), default=2),
     *entry("VmapMixture_uniform", lambda key, d: mixture(lambda k: uniform(k, d), key), default=1),

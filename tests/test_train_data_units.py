@@ -16,16 +16,23 @@ import scipy.stats
 import flowlib
 from flowlib.bijections import (
     Affine,
+    BernsteinPolynomial,
     Chain,
+    CubicSpline,
     EmbedCondition,
     Identity,
     InDataUnits,
     Invert,
+    LinearSpline,
+    MonotoneIntegral,
+    QuadraticSpline,
     RationalQuadraticSpline,
     Reshape,
     Scan,
     Sigmoid,
+    SumOfSquares,
     ToSupport,
+    Vmap,
     rebuild_drift,
 )
 from flowlib.distributions import Normal, StandardNormal, Transformed, Uniform
@@ -407,6 +414,26 @@ def test_rows_outside_the_splines_are_counted(key):
     # Its splines see coordinates that were squashed before.
     assert outside_splines(triangular_spline_flow(key, base_dist=StandardNormal((2,)), flow_layers=2), X) is None
     assert outside_splines({"a": 1}, X) is None
+
+
+STRAIGHT_OUTSIDE = [
+    LinearSpline(knots=4, interval=2.0),
+    QuadraticSpline(knots=4, interval=2.0),
+    CubicSpline(knots=4, interval=2.0),
+    RationalQuadraticSpline(knots=4, interval=2.0, edges="free"),
+    BernsteinPolynomial(degree=5, interval=2.0),
+    SumOfSquares(bound=2.0),
+    MonotoneIntegral(bound=2.0),
+]
+
+
+def test_rows_outside_the_interval_of_every_kind_of_spline_are_counted():
+    z = np.array([[0.0, 1.9], [2.1, 0.0], [-1.0, -2.1], [2.0, -2.0]], FLOAT)
+    for transformer in STRAIGHT_OUTSIDE:
+        each = Transformed(StandardNormal((2,)), Vmap(transformer, axis_size=2))
+        assert outside_splines(each, z) == (2, 4, (-2.0, 2.0)), transformer
+    circle = RationalQuadraticSpline(knots=4, interval=2.0, edges="circular")
+    assert outside_splines(Transformed(Uniform(-2 * np.ones(2), 2 * np.ones(2)), Vmap(circle, axis_size=2)), z) is None
 
 
 def test_unremarkable_data_give_no_warning():

@@ -86,6 +86,17 @@ def check_count(value: Any, name: str, minimum: int = 1) -> int:
     return int(value)
 
 
+def check_fraction(value: Any, name: str, where: str) -> float:
+    """`value` as a float.
+
+    Raises:
+        ValueError: unless it lies between 0 and 1.
+    """
+    if not 0 < value < 1:
+        raise ValueError(f"{where} expected {name} in (0, 1), got {value}.")
+    return float(value)
+
+
 def as_shape(value: Any, name: str = "shape") -> tuple[int, ...]:
     """`value` as a tuple of non-negative ints; an int stands for a one-tuple."""
     entries = value if isinstance(value, tuple | list) else (value,)

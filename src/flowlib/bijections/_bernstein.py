@@ -9,11 +9,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from flowlib._arrays import as_shape, check_count
-from flowlib.bijections._bijection import AbstractBijection
+from flowlib._arrays import as_shape, check_count, check_fraction
+from flowlib.bijections._bijection import AbstractBijection, event_log_det
 from flowlib.bijections._interval import Interval, checked_interval
 from flowlib.bijections._linear_tails import forward_with_tails, inverse_with_tails
-from flowlib.bijections._mixture_components import event_log_det
 
 PolynomialEdges = Literal["identity", "free"]
 
@@ -68,9 +67,7 @@ class BernsteinPolynomial(AbstractBijection):
         if edges not in get_args(PolynomialEdges):
             wanted = get_args(PolynomialEdges)
             raise ValueError(f"BernsteinPolynomial expected edges to be one of {wanted}, got {edges!r}.")
-        if not 0 < min_derivative < 1:
-            raise ValueError(f"BernsteinPolynomial expected min_derivative in (0, 1), got {min_derivative}.")
-        self.min_derivative = float(min_derivative)
+        self.min_derivative = check_fraction(min_derivative, "min_derivative", "BernsteinPolynomial")
         self.shape = as_shape(shape)
         # Of inner increments of a, softmax logits; else increments before a softplus, 0 for equal ones.
         self.increments = jnp.zeros((degree if edges == "free" else degree - 2, *self.shape))

@@ -187,6 +187,11 @@ def takes_lanes(bijection: Any) -> bool:
     return scalar and bijection._takes_lanes and not is_wrapped(bijection)
 
 
+def event_log_det(log_slope: Array, shape: tuple[int, ...]) -> Array:
+    """The log-det of an elementwise map of events of this shape; of a scalar in lanes, each lane's own."""
+    return log_slope if shape == () else log_slope.sum()
+
+
 def _lane_by_lane(step, bijection, x):
     each, shared = eqx.partition(bijection, lambda leaf: eqx.is_array(leaf) and leaf.shape[-1] != 1)
     shared = jax.tree.map(lambda leaf: leaf[..., 0] if eqx.is_array(leaf) else leaf, shared)

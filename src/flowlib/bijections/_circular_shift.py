@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from flowlib._arrays import as_shape
-from flowlib.bijections._bijection import AbstractBijection
+from flowlib.bijections._bijection import AbstractBijection, event_log_det
 from flowlib.bijections._interval import Interval, checked_interval, within
 from flowlib.constraints import Parameter
 from flowlib.support import Circle, Support
@@ -52,10 +52,10 @@ class CircularShift(AbstractBijection):
         return self.domain
 
     def _transform_and_log_det(self, x: Array, condition: Array | None = None):
-        return self._turned(x, self.shift), self._no_stretch(x)
+        return self._turned(x, self.shift), event_log_det(jnp.zeros_like(x), self.shape)
 
     def _inverse_and_log_det(self, y: Array, condition: Array | None = None):
-        return self._turned(y, -self.shift), self._no_stretch(y)
+        return self._turned(y, -self.shift), event_log_det(jnp.zeros_like(y), self.shape)
 
     def _turned(self, x, shift):
         lower, upper = self.interval
@@ -64,7 +64,3 @@ class CircularShift(AbstractBijection):
         shift = shift - width * jax.lax.stop_gradient(jnp.floor(shift / width))
         turned = x + shift
         return within(jnp.where(turned > upper, turned - width, turned), self.interval)
-
-    def _no_stretch(self, x):
-        # Of a scalar in lanes, each lane's own.
-        return jnp.zeros_like(x) if self.shape == () else jnp.zeros((), x.dtype)

@@ -1,26 +1,20 @@
 """The cumulative distribution function of a mixture of logistic distributions, seen on the real line."""
 
-from typing import ClassVar
-
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from flowlib._arrays import as_shape, check_count
-from flowlib.bijections._bijection import AbstractBijection
+from flowlib.bijections._bijection import event_log_det
 from flowlib.bijections._mixture_components import (
+    AbstractMixture,
     Components,
-    constrained_scales,
-    event_log_det,
-    initial_components,
     log_sigmoids,
     where_to_search,
 )
 from flowlib.bijections._solve import solve_scalar
 
 
-class LogisticMixture(AbstractBijection):
+class LogisticMixture(AbstractMixture):
     """y = logit(F(x)) with F(x) = sum_k w_k sigmoid((x - loc_k) / scale_k), elementwise on the reals.
 
     Scales are at least `min_scale`, so that dy/dx is at most 1/min_scale. Values and slopes are computed from log F and
@@ -44,25 +38,8 @@ class LogisticMixture(AbstractBijection):
         Ho et al. 2019, arXiv:1902.00275, section 3.2.
     """
 
-    logits: Float[Array, "..."]
-    locations: Float[Array, "..."]
-    scales: Float[Array, "..."]
-    min_scale: float = eqx.field(static=True)
-    shape: tuple[int, ...] = eqx.field(static=True)
-    cond_shape: ClassVar[None] = None
-    _takes_lanes: ClassVar[bool] = True
-
     def __init__(self, components: int = 4, shape: tuple[int, ...] = (), *, min_scale: float = 0.01):
-        components = check_count(components, "components")
-        if not 0 < min_scale < 1:
-            raise ValueError(f"LogisticMixture expected min_scale in (0, 1), got {min_scale}.")
-        self.shape = as_shape(shape)
-        self.min_scale = float(min_scale)
-        self.logits, self.locations, self.scales = initial_components(components, self.shape)
-
-    @property
-    def _cheap_both_ways(self) -> bool:
-        return False
+        super().__init__(components, shape, min_scale)
 
     # All of these also take lanes: x of shape (n,), and arrays with one more axis, the last, of size n or 1.
 
@@ -74,10 +51,6 @@ class LogisticMixture(AbstractBijection):
         components = self._components()
         x = solve_scalar(_logit, y, components, **where_to_search(y, components))
         return x, -event_log_det(_log_slope(x, components), self.shape)
-
-    def _components(self):
-        scales = constrained_scales(self.scales, self.min_scale)
-        return jax.nn.log_softmax(self.logits, axis=0), self.locations, scales
 
 
 def _logit(x: Float[Array, "*lanes"], components: Components) -> Float[Array, "*lanes"]:

@@ -1,12 +1,16 @@
 """What the mixtures of logistic and of normal distributions share: components, and the search for the inverse."""
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+
+from flowlib._arrays import as_shape, check_count, check_fraction
+from flowlib.bijections._bijection import AbstractBijection
 
 # Log weights, locations and scales.
 Components = tuple[
@@ -15,6 +19,32 @@ Components = tuple[
 
 # The initial locations run from minus this to this: equal components would have equal gradients, and never part.
 _SPREAD = 0.1
+
+
+class AbstractMixture(AbstractBijection):
+    """A map by way of the distribution function of a mixture, elementwise; it also takes lanes."""
+
+    logits: Float[Array, "..."]
+    locations: Float[Array, "..."]
+    scales: Float[Array, "..."]
+    min_scale: float = eqx.field(static=True)
+    shape: tuple[int, ...] = eqx.field(static=True)
+    cond_shape: ClassVar[None] = None
+    _takes_lanes: ClassVar[bool] = True
+
+    def __init__(self, components: int, shape: tuple[int, ...], min_scale: float):
+        components = check_count(components, "components")
+        self.min_scale = check_fraction(min_scale, "min_scale", type(self).__name__)
+        self.shape = as_shape(shape)
+        self.logits, self.locations, self.scales = initial_components(components, self.shape)
+
+    @property
+    def _cheap_both_ways(self) -> bool:
+        return False
+
+    def _components(self) -> Components:
+        scales = constrained_scales(self.scales, self.min_scale)
+        return jax.nn.log_softmax(self.logits, axis=0), self.locations, scales
 
 
 def initial_components(components: int, shape: tuple[int, ...]) -> tuple[Array, Array, Array]:
@@ -45,8 +75,3 @@ def where_to_search(y: Array, components: Components) -> dict[str, Any]:
     # Where all components are below y, so is their mixture.
     ends = locations + scales * y
     return {"start": (jnp.exp(log_weights) * ends).sum(0), "bracket": (ends.min(0), ends.max(0))}
-
-
-def event_log_det(log_slope: Array, shape: tuple[int, ...]) -> Array:
-    """The log-det of an elementwise map of events of this shape; of a scalar in lanes, each lane's own."""
-    return log_slope if shape == () else log_slope.sum()

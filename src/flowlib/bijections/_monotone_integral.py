@@ -10,11 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from flowlib._arrays import as_shape, check_count
-from flowlib.bijections._bijection import AbstractBijection
+from flowlib._arrays import as_shape, check_count, check_fraction
+from flowlib.bijections._bijection import AbstractBijection, event_log_det
 from flowlib.bijections._interval import Interval, checked_interval
 from flowlib.bijections._linear_tails import forward_with_tails, inverse_with_tails
-from flowlib.bijections._mixture_components import event_log_det
 from flowlib.bijections._quadrature import integral
 
 # What the initial hidden units stretch the interval (-1, 1) by.
@@ -70,9 +69,7 @@ class MonotoneIntegral(AbstractBijection):
     ):
         width, self.nodes = check_count(width, "width"), check_count(nodes, "nodes", 4)
         self.interval = checked_interval(bound, "MonotoneIntegral")
-        if not 0 < min_derivative < 1:
-            raise ValueError(f"MonotoneIntegral expected min_derivative in (0, 1), got {min_derivative}.")
-        self.min_derivative = float(min_derivative)
+        self.min_derivative = check_fraction(min_derivative, "min_derivative", "MonotoneIntegral")
         self.shape = as_shape(shape)
         each = (width, *self.shape)
         # Units that bend at places spread over the interval: equal ones would never part.

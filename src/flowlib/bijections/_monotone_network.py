@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from flowlib._arrays import as_shape, check_count
+from flowlib._arrays import as_shape, check_count, check_fraction
 from flowlib._module import Module
-from flowlib.bijections._bijection import AbstractBijection
-from flowlib.bijections._mixture_components import constrained_scales, event_log_det, initial_components, log_sigmoids
+from flowlib.bijections._bijection import AbstractBijection, event_log_det
+from flowlib.bijections._mixture_components import constrained_scales, initial_components, log_sigmoids
 from flowlib.bijections._solve import solve_scalar
 
 
@@ -51,10 +51,8 @@ class MonotoneNetwork(AbstractBijection):
 
     def __init__(self, width: int = 8, depth: int = 2, shape: tuple[int, ...] = (), *, min_scale: float = 0.01):
         width, depth = check_count(width, "width"), check_count(depth, "depth")
-        if not 0 < min_scale < 1:
-            raise ValueError(f"MonotoneNetwork expected min_scale in (0, 1), got {min_scale}.")
         self.shape = as_shape(shape)
-        self.min_scale = float(min_scale)
+        self.min_scale = check_fraction(min_scale, "min_scale", "MonotoneNetwork")
         sizes = [1, *[width] * (depth - 1), 1]
         self.layers = tuple(_Layer(sizes[i], width, sizes[i + 1], self.shape) for i in range(depth))
 

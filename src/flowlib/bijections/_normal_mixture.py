@@ -1,26 +1,16 @@
 """The cumulative distribution function of a mixture of normal distributions, seen on the scale of a normal one."""
 
-from typing import ClassVar
-
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from flowlib._arrays import as_shape, check_count
-from flowlib.bijections._bijection import AbstractBijection
-from flowlib.bijections._mixture_components import (
-    Components,
-    constrained_scales,
-    event_log_det,
-    initial_components,
-    where_to_search,
-)
+from flowlib.bijections._bijection import event_log_det
+from flowlib.bijections._mixture_components import AbstractMixture, Components, where_to_search
 from flowlib.bijections._normal_tails import lower_tail, normal_quantile
 from flowlib.bijections._solve import solve_scalar
 
 
-class NormalMixture(AbstractBijection):
+class NormalMixture(AbstractMixture):
     """y = Q(F(x)) with F(x) = sum_k w_k P((x - loc_k) / scale_k), elementwise on the reals.
 
     P is the distribution function of the standard normal distribution and Q its inverse: what has the density of the
@@ -48,25 +38,8 @@ class NormalMixture(AbstractBijection):
         logistic components (arXiv:2003.01941).
     """
 
-    logits: Float[Array, "..."]
-    locations: Float[Array, "..."]
-    scales: Float[Array, "..."]
-    min_scale: float = eqx.field(static=True)
-    shape: tuple[int, ...] = eqx.field(static=True)
-    cond_shape: ClassVar[None] = None
-    _takes_lanes: ClassVar[bool] = True
-
     def __init__(self, components: int = 8, shape: tuple[int, ...] = (), *, min_scale: float = 0.01):
-        components = check_count(components, "components")
-        if not 0 < min_scale < 1:
-            raise ValueError(f"NormalMixture expected min_scale in (0, 1), got {min_scale}.")
-        self.shape = as_shape(shape)
-        self.min_scale = float(min_scale)
-        self.logits, self.locations, self.scales = initial_components(components, self.shape)
-
-    @property
-    def _cheap_both_ways(self) -> bool:
-        return False
+        super().__init__(components, shape, min_scale)
 
     # All of these also take lanes: x of shape (n,), and arrays with one more axis, the last, of size n or 1.
 
@@ -83,10 +56,6 @@ class NormalMixture(AbstractBijection):
         target = sign * lower_tail(sign * y)[0]
         x = solve_scalar(_log_tail, target, (components, sign), **where_to_search(y, components))
         return x, -event_log_det(_log_slope(x, sign, y, components), self.shape)
-
-    def _components(self):
-        scales = constrained_scales(self.scales, self.min_scale)
-        return jax.nn.log_softmax(self.logits, axis=0), self.locations, scales
 
 
 def _sign(x: Float[Array, "*lanes"]) -> Float[Array, "*lanes"]:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from flowlib._arrays import check_count
+from flowlib._arrays import check_count, check_fraction
 from flowlib.bijections._bijection import AbstractBijection
 from flowlib.bijections._interval import Interval, checked_interval, within
 from flowlib.bijections._spline_bins import Bin, apply_between_ends, bin_sizes, check_min_width
@@ -57,9 +57,7 @@ class QuadraticSpline(AbstractBijection):
         # With one, end slopes and mean slope leave only the identity.
         knots = check_count(knots, "knots", 2)
         self.interval = checked_interval(interval, "QuadraticSpline")
-        if not 0 < min_derivative < 1:
-            raise ValueError(f"QuadraticSpline expected min_derivative in (0, 1), got {min_derivative}.")
-        self.min_derivative = float(min_derivative)
+        self.min_derivative = check_fraction(min_derivative, "min_derivative", "QuadraticSpline")
         self.min_width = check_min_width(min_width, knots + 1, self.interval, "QuadraticSpline")
         # Softmax logits of the widths, and logarithms of the slopes up to a common factor.
         self.widths = jnp.zeros(knots + 1)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from flowlib._arrays import check_count
+from flowlib._arrays import check_count, check_fraction
 from flowlib.bijections._bijection import AbstractBijection
 from flowlib.bijections._interval import checked_interval, clipped, within
 from flowlib.bijections._spline_bins import Bin, bin_sizes, check_min_width, find_bin, mean_slope
@@ -66,12 +66,10 @@ class RationalQuadraticSpline(AbstractBijection):
     ):
         self.knots = check_count(knots, "knots")
         self.interval = checked_interval(interval, "RationalQuadraticSpline")
-        if not 0 < min_derivative < 1:
-            raise ValueError(f"RationalQuadraticSpline expected min_derivative in (0, 1), got {min_derivative}.")
+        self.min_derivative = check_fraction(min_derivative, "min_derivative", "RationalQuadraticSpline")
         self.min_width = check_min_width(min_width, knots + 1, self.interval, "RationalQuadraticSpline")
         if edges not in get_args(Edges):
             raise ValueError(f"RationalQuadraticSpline expected edges to be one of {get_args(Edges)}, got {edges!r}.")
-        self.min_derivative = float(min_derivative)
         self.edges = edges
         # Unconstrained: softmax logits of the bins, and slopes before a softplus, 0 for slope 1.
         self.widths = jnp.zeros(knots + 1)

@@ -8,11 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from flowlib._arrays import as_shape, check_count
-from flowlib.bijections._bijection import AbstractBijection
+from flowlib._arrays import as_shape, check_count, check_fraction
+from flowlib.bijections._bijection import AbstractBijection, event_log_det
 from flowlib.bijections._interval import Interval, checked_interval
 from flowlib.bijections._linear_tails import forward_with_tails, inverse_with_tails
-from flowlib.bijections._mixture_components import event_log_det
 from flowlib.bijections._quadrature import integral
 
 # The initial linear coefficients run from minus this to this. See the class.
@@ -65,9 +64,7 @@ class SumOfSquares(AbstractBijection):
     ):
         polynomials, degree = check_count(polynomials, "polynomials"), check_count(degree, "degree")
         self.interval = checked_interval(bound, "SumOfSquares")
-        if not 0 < min_derivative < 1:
-            raise ValueError(f"SumOfSquares expected min_derivative in (0, 1), got {min_derivative}.")
-        self.min_derivative = float(min_derivative)
+        self.min_derivative = check_fraction(min_derivative, "min_derivative", "SumOfSquares")
         self.shape = as_shape(shape)
         initial = np.zeros((degree + 1, polynomials, *self.shape))
         initial[1] += np.linspace(-_SPREAD, _SPREAD, polynomials).reshape(-1, *[1] * len(self.shape))

@@ -2,31 +2,30 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jax.tree_util import Partial
 from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
-from flowlib._arrays import as_shape, check_count, check_key, check_positive, real_array
-from flowlib._module import check_condition, peel, unwrap_own
+from flowlib._arrays import as_shape, check_count, check_positive, real_array
+from flowlib._module import check_condition, peel
+from flowlib.distributions._columns import checked_columns, chosen
 from flowlib.distributions._distribution import (
     AbstractDistribution,
+    check_is_distribution,
     density_batch,
     draw_batch,
     draw_with_density_batch,
-    guarded,
-    map_batch,
 )
+from flowlib.distributions._marginal import AbstractMarginal
 from flowlib.distributions._special import log_sum_exp
 from flowlib.support import Integers, Interval, Whole, fits
 
 
-class Dequantized(AbstractDistribution):
+class Dequantized(AbstractDistribution, AbstractMarginal):
     """Whole numbers n with probability P(n | c), the integral of the density p(n + u | c) over the cell u in [0, 1)^D.
 
     `sample` rounds draws of p down, and brings those beyond `values` to the nearest of these. The integral has no
@@ -78,15 +77,10 @@ class Dequantized(AbstractDistribution):
         noise: AbstractDistribution | None = None,
         points: int = 16,
     ):
-        inner = _checked(dist, "dist")
-        self.columns = (True,)
-        if columns is not None:
-            given = tuple(bool(column) for column in columns)
-            if not inner.shape or len(given) != inner.shape[-1]:
-                raise ValueError(f"columns expected a boolean for each column of events of {inner.shape}, got {given}.")
-            self.columns = given[:1] if len(set(given)) == 1 else given
+        inner = check_is_distribution(dist, "Dequantized")
+        self.columns = checked_columns(columns, inner.shape)
         if noise is not None:
-            own = _checked(noise, "noise")
+            own = check_is_distribution(noise, "Dequantized", "noise")
             if own.shape != inner.shape or own.cond_shape not in (None, inner.shape):
                 raise ValueError(
                     f"noise expected shape {inner.shape}, and that of its condition too if it has one, "
@@ -118,25 +112,6 @@ class Dequantized(AbstractDistribution):
         noise = "" if self.noise is None else f", noise={type(peel(self.noise)).__name__}"
         return f"Dequantized(points={self.points}{real}{noise})\n{self.dist!r}"
 
-    def lower_bound(
-        self, key: PRNGKeyArray, x: ArrayLike, condition: ArrayLike | None = None, *, num_samples: int = 1
-    ) -> Array:
-        """log of the mean of p(x + u) / q(u | x) over `num_samples` random places u: in the mean, at most log P(x).
-
-        The more samples, the tighter. Shapes as `log_prob`; each sample costs one density of p and a draw of the noise.
-
-        Args:
-            key: a JAX PRNG key, typed or legacy.
-            x: events, of shape `(*batch, *shape)`.
-            condition: conditions, of shape `(*batch, *cond_shape)`; None if unconditional.
-            num_samples: places in the cell of each event.
-
-        Raises:
-            ValueError, TypeError: as `log_prob`, and for a wrong key or number.
-        """
-        bound = Partial(_lower_bound, key=check_key(key), num_samples=check_count(num_samples, "num_samples"))
-        return map_batch(bound, self, x, condition, self.shape)
-
     def _check_condition(self, condition: ArrayLike) -> None:
         check_condition(self.dist, condition)
 
@@ -150,18 +125,15 @@ class Dequantized(AbstractDistribution):
         terms = jax.lax.map(lambda place: density_batch(self.dist, x + place, condition), places)
         return log_sum_exp(terms) - math.log(self.points)
 
-    def _bound(self, keys: Array, x: Array, condition: Array | None) -> Array:
-        def weigh(key):
-            if self.noise is None:
-                # Never 0, at which an open cell ends.
-                places = jr.uniform(key, x.shape, x.dtype, minval=jnp.finfo(x.dtype).eps)
-                log_noise = jnp.zeros(len(x), x.dtype)
-            else:
-                places, log_noise = draw_with_density_batch(self.noise, key, len(x), x)
-                places, log_noise = places.astype(x.dtype), log_noise.astype(x.dtype)
-            return density_batch(self.dist, _within(x, jnp.where(self._whole, places, 0)), condition) - log_noise
-
-        return log_sum_exp(jax.lax.map(weigh, keys)) - math.log(len(keys))
+    def _log_weights(self, key: PRNGKeyArray, x: Array, condition: Array | None) -> Array:
+        if self.noise is None:
+            # Never 0, at which an open cell ends.
+            places = jr.uniform(key, x.shape, x.dtype, minval=jnp.finfo(x.dtype).eps)
+            log_noise = jnp.zeros(len(x), x.dtype)
+        else:
+            places, log_noise = draw_with_density_batch(self.noise, key, len(x), x)
+            places, log_noise = places.astype(x.dtype), log_noise.astype(x.dtype)
+        return density_batch(self.dist, _within(x, jnp.where(self._whole, places, 0)), condition) - log_noise
 
     def _sample(self, key: PRNGKeyArray, condition: Array | None) -> Array:
         return self._sample_batch(key, 1, condition)[0]
@@ -175,7 +147,7 @@ class Dequantized(AbstractDistribution):
 
     @property
     def _whole(self) -> np.ndarray:
-        return np.asarray(self.columns[0] if len(self.columns) == 1 else self.columns)
+        return chosen(self.columns)
 
 
 def bits_per_dim(log_prob: ArrayLike, shape: int | tuple[int, ...], *, cell: float = 1.0) -> Array:
@@ -199,11 +171,6 @@ def bits_per_dim(log_prob: ArrayLike, shape: int | tuple[int, ...], *, cell: flo
     return -(real_array(log_prob, "log_prob") / size + math.log(cell)) / math.log(2)
 
 
-def _lower_bound(dist, x, condition, key, num_samples):
-    dist = unwrap_own(dist)
-    return guarded(dist.support, x, lambda safe: dist._bound(jr.split(key, num_samples), safe, condition))
-
-
 def _within(x: Array, place: Array) -> Array:
     """x + place, but no more than the last float before x + 1, to which the sum may be rounded."""
     end = jax.lax.stop_gradient(x + 1)
@@ -216,10 +183,3 @@ def _latin_hypercube(points: int, shape: tuple[int, ...], whole: np.ndarray) -> 
     size = math.prod(shape)
     order = rng.permuted(np.broadcast_to(np.arange(points)[:, None], (points, size)), axis=0)
     return np.where(whole, ((order + 0.5) / points).reshape(points, *shape), 0.0)
-
-
-def _checked(dist: Any, name: str) -> AbstractDistribution:
-    node = peel(dist)
-    if not isinstance(node, AbstractDistribution):
-        raise TypeError(f"Dequantized expected a distribution as {name}, got {type(node).__name__}.")
-    return node

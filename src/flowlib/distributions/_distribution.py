@@ -12,7 +12,7 @@ import jax.random as jr
 from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
 from flowlib._arrays import as_shape, cast_floats, check_key, float_dtype, promoted, real_array
-from flowlib._module import Node, check_condition, unwrap_own
+from flowlib._module import Node, check_condition, peel, unwrap_own
 from flowlib.support import Support
 
 D = TypeVar("D", bound="AbstractDistribution")
@@ -170,7 +170,7 @@ def draw_with_density_batch(
 
 def map_batch(
     fn: Callable[..., Any],
-    dist: AbstractDistribution,
+    dist: Any,
     x: ArrayLike,
     condition: ArrayLike | None,
     event_shape: tuple[int, ...],
@@ -211,7 +211,7 @@ def as_rows(
 
 def map_draws(
     fn: Callable[..., Any],
-    dist: AbstractDistribution,
+    dist: Any,
     key: PRNGKeyArray,
     sample_shape: int | tuple[int, ...],
     condition: ArrayLike | None,
@@ -221,6 +221,14 @@ def map_draws(
     sample_shape = as_shape(sample_shape, "sample_shape")
     condition, batch = _validated_condition(dist, condition)
     return _map_draws(fn, dist, key, condition, sample_shape + batch)
+
+
+def check_is_distribution(value: Any, where: str, name: str = "dist") -> AbstractDistribution:
+    """`value` out of its paramax wrapper, if it sits in one; a TypeError unless it is a distribution."""
+    node = peel(value)
+    if not isinstance(node, AbstractDistribution):
+        raise TypeError(f"{where} expected a distribution as {name}, got {type(node).__name__}.")
+    return node
 
 
 def _own(dist: AbstractDistribution, condition: Array | None) -> Array | None:

@@ -13,7 +13,20 @@ import numpy as np
 from flowlib._arrays import float_dtype, promoted
 from flowlib._box import as_box, as_cells, to_reals
 from flowlib._module import peel
-from flowlib.bijections import Chain, InDataUnits, RationalQuadraticSpline, Sandwich, ToSupport, asks_for_data
+from flowlib.bijections import (
+    BernsteinPolynomial,
+    Chain,
+    CubicSpline,
+    InDataUnits,
+    LinearSpline,
+    MonotoneIntegral,
+    QuadraticSpline,
+    RationalQuadraticSpline,
+    Sandwich,
+    SumOfSquares,
+    ToSupport,
+    asks_for_data,
+)
 from flowlib.distributions import AbstractTransformed, Dequantized, Transformed, init_from_data
 from flowlib.support import Box, Real
 from flowlib.train._data_checks import listed, numbers_in, portions, position
@@ -23,6 +36,8 @@ from flowlib.train._whole_numbers import check_whole, in_cells, middles
 
 # Rows from which normalisations are set.
 _FIRST = 1000
+# Maps of an interval that go on outside in straight lines. So do rational-quadratic splines, unless they are circular.
+_STRAIGHT_OUTSIDE = (LinearSpline, QuadraticSpline, CubicSpline, BernsteinPolynomial, SumOfSquares, MonotoneIntegral)
 
 
 def in_data_units(dist: Any, arrays: tuple[Any, ...], weights: Any = None, *, standardise: bool, support: Any) -> Any:
@@ -165,7 +180,7 @@ def wrap_circular(dist: Any, x: Any) -> Any:
 
 
 class OutsideSplines(NamedTuple):
-    """How many of the rows leave the widest interval of a flow's splines, which is (lower, upper)."""
+    """How many of the rows leave the widest interval of a flow's splines and the like, which is (lower, upper)."""
 
     rows_outside: int
     total: int
@@ -175,8 +190,9 @@ class OutsideSplines(NamedTuple):
 def outside_splines(dist: Any, x: Any) -> OutsideSplines | None:
     """Count the rows of x with a standardised value outside the interval of the splines; None for a flow without such.
 
-    Of several splines the widest counts. Those in a `Sandwich` see other coordinates, and do not count, nor do
-    circular ones. None too where the units have a `to_data` of another kind than `ToSupport`.
+    Polynomials and integrals on an interval count as splines. Of several the widest counts. Those in a `Sandwich` see
+    other coordinates, and do not count, nor do circular ones. None too where the units have a `to_data` of another
+    kind than `ToSupport`.
     """
     if isinstance(dist, Dequantized):
         return outside_splines(dist.dist, middles(dist, x))
@@ -310,6 +326,9 @@ def _spline_intervals(node: Any) -> Iterator[tuple[float, float]]:
     if isinstance(node, RationalQuadraticSpline):
         if node.edges != "circular":
             yield node.interval
+        return
+    if isinstance(node, _STRAIGHT_OUTSIDE):
+        yield node.interval
         return
     if isinstance(node, Sandwich):
         return

@@ -18,7 +18,7 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from flowlib._arrays import check_count, real_array
 from flowlib._module import Module, check_condition
-from flowlib.distributions import AbstractDistribution, Dequantized
+from flowlib.distributions import AbstractDistribution, AbstractMarginal
 
 
 class AbstractRowLoss(Module):
@@ -50,10 +50,21 @@ class AbstractRowLoss(Module):
 class MaximumLikelihoodLoss(AbstractRowLoss):
     """-mean(log p(x_i | condition_i)): the negative log-likelihood, for conditional and unconditional fits.
 
-    Of a `Dequantized` distribution, minus its `lower_bound` with one place a row, where there is a key.
+    Of what has a random `lower_bound` (`Dequantized`, `Augmented`), minus that bound where there is a key.
 
     Costs one `log_prob` of the batch. Called as `loss(params, static, x, condition=None, key=None)`.
+
+    Args:
+        num_samples: draws a row for such a bound: with more it is tighter, and costs as many times as much.
+
+    Raises:
+        ValueError: when called, of what has nothing but a bound, without a key.
     """
+
+    num_samples: int = eqx.field(static=True)
+
+    def __init__(self, num_samples: int = 1):
+        self.num_samples = check_count(num_samples, "num_samples")
 
     @property
     def min_rows(self) -> int:
@@ -63,10 +74,15 @@ class MaximumLikelihoodLoss(AbstractRowLoss):
     def __call__(
         self, params: Any, static: Any, x: Array, condition: Array | None = None, key: PRNGKeyArray | None = None
     ) -> Float[Array, ""]:
-        return -_log_likelihood(eqx.combine(params, static), key, x, condition).mean()
+        return self.per_row(params, static, x, condition, key=key).mean()
 
     def per_row(self, params: Any, static: Any, *arrays: Array, key: PRNGKeyArray | None = None) -> Array:
-        return -_log_likelihood(eqx.combine(params, static), key, *arrays)
+        dist = eqx.combine(params, static)
+        if isinstance(dist, AbstractMarginal) and key is not None:
+            return -dist.lower_bound(key, *arrays, num_samples=self.num_samples)
+        if not isinstance(dist, AbstractDistribution):
+            raise ValueError(f"MaximumLikelihoodLoss expected a key for {type(dist).__name__}, got None.")
+        return -dist.log_prob(*arrays)
 
     def check(self, tree: Any, *arrays: Array) -> None:
         _check_events(tree, arrays)
@@ -246,12 +262,6 @@ def check_conditions(dist: AbstractDistribution, condition: Any) -> None:
         raise ValueError(f"condition expected rows of shape {dist.cond_shape}, got shape {shape}.")
 
 
-def _log_likelihood(dist: Any, key: PRNGKeyArray | None, *arrays: Any) -> Array:
-    if isinstance(dist, Dequantized) and key is not None:
-        return dist.lower_bound(key, *arrays)
-    return dist.log_prob(*arrays)
-
-
 def _others(key: PRNGKeyArray | None, rows: int, count: int) -> Array:
     """For each of `rows` rows, `count` different other rows: those of its highest random scores."""
     if key is None:
@@ -262,7 +272,7 @@ def _others(key: PRNGKeyArray | None, rows: int, count: int) -> Array:
 
 def _check_events(dist: Any, arrays: tuple[Array, ...]) -> None:
     """Raise unless `arrays` are (x,) or (x, condition) with the event and condition shapes of `dist`."""
-    if not isinstance(dist, AbstractDistribution):
+    if not isinstance(dist, AbstractDistribution | AbstractMarginal):
         raise TypeError(f"expected a distribution to fit, got {type(dist).__name__}. Pass a loss_fn of your own.")
     label = type(dist).__name__
     wanted = [dist.shape] if dist.cond_shape is None else [dist.shape, dist.cond_shape]

@@ -3,7 +3,7 @@
 from typing import Any
 
 from flowlib._warn import warn_user
-from flowlib.distributions import AbstractDistribution, Dequantized
+from flowlib.distributions import AbstractDistribution, AbstractMarginal, Dequantized
 from flowlib.errors import DataWarning
 from flowlib.train._data_checks import check_columns
 from flowlib.train._data_units import outside_splines
@@ -13,8 +13,8 @@ _TOLERATED = 0.01
 
 
 def remark(dist: Any, arrays: tuple[Any, ...]) -> None:
-    """Warn of columns that no density fits, and of rows where splines are straight lines."""
-    if not isinstance(dist, AbstractDistribution) or arrays[0].shape[1:] != dist.shape:
+    """Warn of columns that no density fits, and of rows where transformers are straight lines."""
+    if not isinstance(dist, AbstractDistribution | AbstractMarginal) or arrays[0].shape[1:] != dist.shape:
         return
     if not (isinstance(dist, Dequantized) and all(dist.columns)):
         # Pixels that are always 0 are no mistake: a whole number has a probability, of 1 if need be.
@@ -24,6 +24,7 @@ def remark(dist: Any, arrays: tuple[Any, ...]) -> None:
         lower, upper = found.bound
         warn_user(
             f"{found.rows_outside} of {found.total} rows have a value outside the interval ({lower:g}, {upper:g}) of "
-            f"the splines, which are straight lines there. Standardise the data, clip outliers, or widen the interval.",
+            f"the transformers, which are straight lines there. Standardise the data, clip outliers, or widen the "
+            f"interval.",
             DataWarning,
         )

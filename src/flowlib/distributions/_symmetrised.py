@@ -1,0 +1,137 @@
+"""Densities from those of absolute values, with signs."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, ArrayLike, PRNGKeyArray
+
+from flowlib._module import check_condition, peel
+from flowlib.distributions._columns import checked_columns, chosen
+from flowlib.distributions._distribution import (
+    AbstractDistribution,
+    check_is_distribution,
+    density_batch,
+    draw_batch,
+    draw_with_density_batch,
+)
+from flowlib.support import Positive, Real, Subset, Support, fits
+
+
+class Symmetrised(AbstractDistribution):
+    """x = s z with |x| = z from `dist` and random signs s: p(x | c) = p_z(|x| | c) prod_i P(sign of x_i | |x|, c).
+
+    Exact in any number of dimensions. By default signs are fair: the density is the same at x with any sign changed,
+    and each row of data counts for all of its mirror images. With a network `signs` it has other odds, independent of
+    each other given |x|. Density and draw cost those of `dist`, and a call of the network.
+
+    Mass that `dist` has below 0 is lost: it must have none. A fit does not standardise, which would move the centre.
+
+    Args:
+        dist: the distribution of |x|, over positive numbers in the chosen columns.
+        columns: which columns, on the last axis, have signs: a boolean for each. Defaults to all.
+        signs: a callable (an Equinox module, say) from the entries of |x|, in a vector, followed by those of
+            the condition, to log-odds of a positive sign that broadcast to `shape`. Columns without signs ignore them.
+
+    Raises:
+        ValueError: if columns are not those of `dist`, or its support is the real line.
+        TypeError: if `dist` is not a distribution.
+
+    References:
+        Nielsen, Jaini, Hoogeboom, Winther and Welling (2020), SurVAE flows, section 3.2: the absolute value as an
+        inference surjection (arXiv:2007.02731).
+    """
+
+    dist: AbstractDistribution
+    signs: Callable[[Array], Array] | None
+    columns: tuple[bool, ...] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        dist: AbstractDistribution,
+        *,
+        columns: Sequence[bool] | None = None,
+        signs: Callable[[Array], Array] | None = None,
+    ):
+        inner = check_is_distribution(dist, "Symmetrised")
+        self.columns = checked_columns(columns, inner.shape)
+        # Of supports that differ between columns, what counts is known at run time only.
+        wrong = inner.support.kind == "real" or (all(self.columns) and not fits(inner.support, Positive()))
+        if any(self.columns) and wrong:
+            raise ValueError(
+                f"Symmetrised expected a distribution over positive numbers, got one of {inner.support.kind} support. "
+                f"Put an Exp, a SoftPlus or a Folded around it."
+            )
+        self.dist = dist
+        self.signs = signs
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return peel(self.dist).shape
+
+    @property
+    def cond_shape(self) -> tuple[int, ...] | None:
+        return peel(self.dist).cond_shape
+
+    @property
+    def support(self) -> Support:
+        support = peel(self.dist).support
+        everywhere = isinstance(support, Positive) and support.closed and self.columns == (True,)
+        return Real() if everywhere else Subset(Real())
+
+    def _check_condition(self, condition: ArrayLike) -> None:
+        check_condition(self.dist, condition)
+
+    def _log_prob(self, x: Array, condition: Array | None) -> Array:
+        return self._log_prob_batch(x[None], condition)[0]
+
+    def _log_prob_batch(self, x: Array, condition: Array | None) -> Array:
+        # As a maximum |x| has derivative 0 at 0, as symmetry asks.
+        z = jnp.where(chosen(self.columns), jnp.maximum(x, -x), x)
+        return density_batch(self.dist, z, condition) + self._log_prob_of_signs(x, z, condition)
+
+    def _sample(self, key: PRNGKeyArray, condition: Array | None) -> Array:
+        return self._sample_batch(key, 1, condition)[0]
+
+    def _sample_batch(self, key: PRNGKeyArray, size: int, condition: Array | None) -> Array:
+        key_z, key_signs = jr.split(key)
+        z = draw_batch(self.dist, key_z, size, condition)
+        return self._signed(key_signs, z, condition)
+
+    def _sample_and_log_prob(self, key: PRNGKeyArray, condition: Array | None) -> tuple[Array, Array]:
+        x, log_prob = self._sample_and_log_prob_batch(key, 1, condition)
+        return x[0], log_prob[0]
+
+    def _sample_and_log_prob_batch(self, key: PRNGKeyArray, size: int, condition: Array | None) -> tuple[Array, Array]:
+        key_z, key_signs = jr.split(key)
+        z, log_prob = draw_with_density_batch(self.dist, key_z, size, condition)
+        x = self._signed(key_signs, z, condition)
+        return x, log_prob + self._log_prob_of_signs(x, z, condition).astype(log_prob.dtype)
+
+    def _signed(self, key, z, condition):
+        logits = self._logits(z, condition)
+        positive = jr.bernoulli(key, 0.5 if logits is None else jax.nn.sigmoid(logits), z.shape)
+        return jnp.where(positive | ~chosen(self.columns), z, -z)
+
+    def _log_prob_of_signs(self, x, z, condition):
+        """The log probability of the signs of x."""
+        mask = np.broadcast_to(chosen(self.columns), self.shape)
+        logits = self._logits(z, condition)
+        if logits is None:
+            return jnp.full(len(x), -math.log(2) * int(mask.sum()), x.dtype)
+        terms = jax.nn.log_sigmoid(jnp.where(x < 0, -logits, logits))
+        return jnp.where(mask, terms, 0).sum(axis=tuple(range(1, x.ndim)))
+
+    def _logits(self, z: Array, condition: Array | None) -> Array | None:
+        if self.signs is None:
+            return None
+        seen = z.reshape(len(z), -1)
+        if condition is not None:
+            rows = jnp.broadcast_to(condition, (len(z), *(self.cond_shape or ()))).reshape(len(z), -1)
+            seen = jnp.concatenate([seen, rows.astype(z.dtype)], axis=1)
+        logits = jax.vmap(self.signs)(seen)
+        return jax.vmap(lambda row: jnp.broadcast_to(row, self.shape))(logits).astype(z.dtype)
