@@ -524,6 +524,7 @@ def _premade(constructor, options, key, d):
 NARROW = {"flow_layers": 3, "nn_width": 5, "nn_activation": jnp.tanh}
 # With less noise, for it is on three matrices in a row too.
 SPLINES = {**NARROW, "flow_layers": 2, "nn_depth": 1, "knots": 3, "noise": 0.15}
+SMALL = {**NARROW, "flow_layers": 2, "nn_depth": 1, "noise": 0.2}
 FLOWS: list[Case] = [
     *premade_cases(flows.coupling_flow, {"": 5, "_conditional": 1}, **NARROW),
     *premade_cases(flows.masked_autoregressive_flow, {"": 2, "_conditional": 5}, **NARROW),
@@ -542,11 +543,42 @@ FLOWS: list[Case] = [
     *premade_cases(
         flows.neural_spline_flow, {"": 2, "_conditional": 1}, "_autoregressive", kind="autoregressive", **SPLINES
     ),
+    *premade_cases(flows.bernstein_flow, {"": 2, "_conditional": 1}, degree=5, **SMALL),
+    *premade_cases(flows.sum_of_squares_flow, {"": 1, "_conditional": 2}, polynomials=2, degree=2, **SMALL),
+    *premade_cases(flows.neural_autoregressive_flow, {"": 5, "_conditional": 2}, units=3, **SMALL),
+    *premade_cases(flows.unconstrained_monotonic_flow, {"": 2, "_conditional": 1}, units=4, nodes=16, **SMALL),
+    *premade_cases(flows.logistic_mixture_flow, {"": 5, "_conditional": 2}, components=3, **SMALL),
+    *premade_cases(flows.gaussianization_flow, {"": 5, "_conditional": 2}, components=3, **SMALL),
+    *premade_cases(flows.heavy_tailed_flow, {"": 5, "_conditional": 1}, **SPLINES),
 ]
+# Other flows under another name or transformer: as bijections they run only when all do.
+LIKE_OTHERS = (
+    *("nice", "realnvp", "inverse_autoregressive_flow", "bernstein_flow", "sum_of_squares_flow"),
+    *("neural_autoregressive_flow", "unconstrained_monotonic_flow", "logistic_mixture_flow", "heavy_tailed_flow"),
+)
 BIJECTIONS += IMAGES + LINEAR + TRANSFORMERS
+
+
+def on_set(constructor, default, sizes, cond_dim=None, **options) -> list[Case]:
+    """A flow that builds its own base."""
+    options = {"cond_dim": cond_dim, "flow_layers": 2, "nn_width": 5, "nn_depth": 1, "knots": 3, **options}
+    name = constructor.__name__ + ("" if cond_dim is None else "_conditional")
+
+    def build(key, d):
+        return constructor(key, dim=d, **options)
+
+    return entry(name, build, default=default, sizes=sizes, stacked=False, noise=0.15)
+
+
+FLOWS_ON_SETS: list[Case] = [
+    *on_set(flows.circular_spline_flow, 2, (1, 2, 5), cond_dim=2),
+    *on_set(flows.simplex_flow, 3, (2, 3), cond_dim=2),
+    *on_set(flows.ordered_flow, 2, (1, 2, 5)),
+]
 # Of a premade flow's two cases the conditional one runs always as a density, the other one as a bijection.
 DISTRIBUTIONS: list[Case] = [
     *FAMILIES,
+    *FLOWS_ON_SETS,
     *(case if case.name.endswith("_conditional") else only_when_all(case) for case in FLOWS),
     *IMAGE_DISTRIBUTIONS,
 ]
@@ -556,7 +588,7 @@ def _bijection_of(build, key, d):
     return build(key, d).bijection
 
 
-BIJECTIONS += [
+BIJECTIONS_OF_FLOWS = [
     dataclasses.replace(
         only_when_all(case) if case.name.endswith("_conditional") else case,
         name=f"{case.name}.bijection",
@@ -564,3 +596,4 @@ BIJECTIONS += [
     )
     for case in FLOWS + IMAGE_FLOWS
 ]
+BIJECTIONS += [only_when_all(case) if case.name.startswith(LIKE_OTHERS) else case for case in BIJECTIONS_OF_FLOWS]

@@ -54,10 +54,14 @@ def moments(
     return np.asarray(location, dtype), np.asarray(np.where(varies, scale, 1), dtype)
 
 
-def condition_units(bijection: Any, arrays: tuple[Any, ...], weights: np.ndarray | None, dtype: np.dtype) -> dict:
+def condition_units(
+    bijection: Any, arrays: tuple[Any, ...], weights: np.ndarray | None, dtype: np.dtype
+) -> dict[str, np.ndarray]:
     """Location and scale of the conditions in `arrays` by name, if the bijection takes such and they are no labels."""
-    conditional = len(arrays) > 1 and peel(bijection).cond_shape == np.shape(arrays[1])[1:]
-    if not conditional or not jnp.issubdtype(arrays[1].dtype, jnp.floating):
+    condition = arrays[1] if len(arrays) > 1 else None
+    if condition is None or peel(bijection).cond_shape != np.shape(condition)[1:]:
         return {}
-    location, scale = moments(np.asarray(arrays[1]), weights, dtype)
+    if not jnp.issubdtype(condition.dtype, jnp.floating):
+        return {}
+    location, scale = moments(np.asarray(condition), weights, dtype)
     return {"cond_location": location, "cond_scale": scale}

@@ -1,4 +1,4 @@
-"""The units of a premade flow onto a set of its own (a simplex, circles beside real columns), which a first fit sets."""
+"""The units of a premade flow onto a set of its own (a simplex, circles beside real columns); a fit sets them."""
 
 from typing import Any
 
