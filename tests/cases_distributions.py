@@ -40,10 +40,14 @@ def uniform(key, *shape):
     return dst.Uniform(minval, minval + positive(width, *shape))
 
 
-def multivariate(key, d):
+def location_and_matrix(key, d):
     loc, factor = jr.split(key)
     factor = normal(factor, d, d)
-    return dst.MultivariateNormal(normal(loc, d), factor @ factor.T + jnp.eye(d))
+    return normal(loc, d), factor @ factor.T + jnp.eye(d)
+
+
+def multivariate(key, d):
+    return dst.MultivariateNormal(*location_and_matrix(key, d))
 
 
 def mixture(make, key, n=3):
@@ -76,6 +80,10 @@ def clustered(key, d, **options):
 
 def locations(dist) -> Sequence[float]:
     return np.asarray(dist.loc).ravel().tolist()
+
+
+def turned(dist) -> Sequence[float]:
+    return [np.pi, -np.pi, *locations(dist)]
 
 
 def ends(dist) -> Sequence[float]:
@@ -134,6 +142,22 @@ DISTRIBUTIONS: list[Case] = [
     *entry(
         "MultivariateNormal_shared",
         lambda key, d: dst.MultivariateNormal(normal(key), 2 * jnp.eye(d)),
+        default=2,
+    ),
+    *entry(
+        "MultivariateStudentT",
+        lambda key, d: dst.MultivariateStudentT(3 * positive(key), *location_and_matrix(key, d)),
+        default=2,
+    ),
+    *entry("MultivariateStudentT_heavy", lambda key, d: dst.MultivariateStudentT(1.0, 0.0, jnp.eye(d)), default=5),
+    *entry("VonMises", lambda key, d: located(dst.VonMises, key, d), default=2, special=turned),
+    *entry("VonMises_scalar", lambda key, d: located(dst.VonMises, key), default=1, sizes=(1,), special=turned),
+    *entry("Dirichlet", lambda key, d: dst.Dirichlet(1.5 * positive(key, d)), default=5, sizes=(2, 5), infinite=POLE),
+    *entry("Dirichlet_equal", lambda key, d: dst.Dirichlet(2 * jnp.ones(d)), default=2, sizes=(2, 5), infinite=POLE),
+    *entry("UniformSphere", lambda key, d: dst.UniformSphere(d), default=2, sizes=(2, 5)),
+    *entry(
+        "UniformSphere_flow",
+        lambda key, d: dst.Transformed(dst.UniformSphere(d + 1), bij.Invert(bij.Stereographic(d))),
         default=2,
     ),
     *entry("Uniform", lambda key, d: uniform(key, d), default=2, special=ends),

@@ -5,6 +5,7 @@ from flowlib.distributions._beta import Beta as Beta
 from flowlib.distributions._cauchy import Cauchy as Cauchy
 from flowlib.distributions._dequantized import Dequantized as Dequantized
 from flowlib.distributions._dequantized import bits_per_dim as bits_per_dim
+from flowlib.distributions._dirichlet import Dirichlet as Dirichlet
 from flowlib.distributions._distribution import AbstractDistribution as AbstractDistribution
 from flowlib.distributions._exchangeable import Exchangeable as Exchangeable
 from flowlib.distributions._exponential import Exponential as Exponential
@@ -22,6 +23,7 @@ from flowlib.distributions._logistic import Logistic as Logistic
 from flowlib.distributions._marginal import AbstractMarginal as AbstractMarginal
 from flowlib.distributions._mixture import Mixture as Mixture
 from flowlib.distributions._multivariate_normal import MultivariateNormal as MultivariateNormal
+from flowlib.distributions._multivariate_student_t import MultivariateStudentT as MultivariateStudentT
 from flowlib.distributions._normal import Normal as Normal
 from flowlib.distributions._normal import StandardNormal as StandardNormal
 from flowlib.distributions._student_t import StudentT as StudentT
@@ -29,4 +31,6 @@ from flowlib.distributions._symmetrised import Symmetrised as Symmetrised
 from flowlib.distributions._transformed import AbstractTransformed as AbstractTransformed
 from flowlib.distributions._transformed import Transformed as Transformed
 from flowlib.distributions._uniform import Uniform as Uniform
+from flowlib.distributions._uniform_sphere import UniformSphere as UniformSphere
 from flowlib.distributions._vmap_mixture import VmapMixture as VmapMixture
+from flowlib.distributions._von_mises import VonMises as VonMises

@@ -3,13 +3,11 @@
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, ArrayLike
 
-from flowlib._arrays import is_concrete
 from flowlib._module import unwrap_own
 from flowlib.bijections import TriangularAffine
-from flowlib.constraints import finite
+from flowlib.distributions._covariance import spread, squared
 from flowlib.distributions._normal import StandardNormal
 from flowlib.distributions._statistics import AbstractMoments
 from flowlib.distributions._transformed import AbstractTransformed
@@ -35,14 +33,8 @@ class MultivariateNormal(AbstractTransformed, AbstractMoments):
     bijection: TriangularAffine
 
     def __init__(self, loc: ArrayLike, covariance: ArrayLike):
-        loc, covariance = finite(loc, "loc"), finite(covariance, "covariance")
-        if covariance.ndim != 2 or covariance.shape[0] != covariance.shape[1] or covariance.shape[0] == 0:
-            raise ValueError(f"MultivariateNormal expected a square covariance, got shape {covariance.shape}.")
-        dim = covariance.shape[0]
-        if loc.shape not in {(), (1,), (dim,)}:
-            raise ValueError(f"MultivariateNormal expected loc of shape ({dim},), got {loc.shape}.")
-        self.bijection = TriangularAffine(loc, _cholesky(covariance))
-        self.base_dist = StandardNormal((dim,))
+        self.bijection = spread(loc, covariance, "MultivariateNormal", "covariance")
+        self.base_dist = StandardNormal(self.bijection.shape)
 
     @property
     def loc(self) -> Array:
@@ -52,8 +44,7 @@ class MultivariateNormal(AbstractTransformed, AbstractMoments):
     @property
     def covariance(self) -> Array:
         """The covariance, a plain array of shape (dim, dim)."""
-        factor = self._factor()
-        return jnp.matmul(factor, factor.T, precision="highest")
+        return squared(self._factor())
 
     def _affine(self) -> Any:
         return unwrap_own(self.bijection)
@@ -69,22 +60,3 @@ class MultivariateNormal(AbstractTransformed, AbstractMoments):
 
     def _entropy(self) -> Array:
         return self.base_dist._entropy() + jnp.log(jnp.diagonal(self._factor())).sum()
-
-
-def _cholesky(covariance):
-    if not is_concrete(covariance):
-        return jnp.linalg.cholesky(covariance)
-    matrix = np.asarray(covariance, np.float64)
-    asymmetry = np.abs(matrix - matrix.T).max()
-    if asymmetry > 8 * len(matrix) * float(jnp.finfo(covariance.dtype).eps) * np.abs(matrix).max():
-        raise ValueError(
-            f"MultivariateNormal expected a symmetric covariance, got entries {asymmetry:.3g} from their mirror image."
-        )
-    try:
-        factor = np.linalg.cholesky(matrix)
-    except np.linalg.LinAlgError:
-        smallest = np.linalg.eigvalsh(matrix)[0]
-        raise ValueError(
-            f"MultivariateNormal expected a positive definite covariance, got smallest eigenvalue {smallest:.3g}."
-        ) from None
-    return jnp.asarray(factor, covariance.dtype)

@@ -36,12 +36,12 @@ class AbstractMeanVariance(AbstractDistribution):
     @property
     def mean(self) -> Array:
         """The mean of each coordinate, of shape `shape`; NaN where it is undefined, inf where it is infinite."""
-        return _statistic("_mean", self, self.shape)
+        return statistic("_mean", self, self.shape)
 
     @property
     def variance(self) -> Array:
         """The variance of each coordinate, of shape `shape`; NaN where it is undefined, inf where it is infinite."""
-        return _statistic("_variance", self, self.shape)
+        return statistic("_variance", self, self.shape)
 
 
 class AbstractEntropy(AbstractDistribution):
@@ -53,7 +53,7 @@ class AbstractEntropy(AbstractDistribution):
 
     def entropy(self) -> Array:
         """The differential entropy -E[log_prob(x)] of the whole event in nats, a scalar."""
-        return _statistic("_entropy", self, ())
+        return statistic("_entropy", self, ())
 
 
 class AbstractCumulative(AbstractDistribution):
@@ -159,7 +159,8 @@ def is_product(dist: AbstractDistribution, kind: type) -> bool:
 
 
 @eqx.filter_jit
-def _statistic(name, dist, shape):
+def statistic(name: str, dist: AbstractDistribution, shape: tuple[int, ...]) -> Array:
+    """What the method `name` of a distribution gives with plain parameters, in a shape."""
     dtype = float_dtype(dist)
     compute = promoted(dtype, jnp.float32)
     value = jnp.asarray(closed_form(cast_floats(dist, compute), name)(), compute)
