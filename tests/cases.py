@@ -574,6 +574,7 @@ FLOWS_ON_SETS: list[Case] = [
     *on_set(flows.circular_spline_flow, 2, (1, 2, 5), cond_dim=2),
     *on_set(flows.simplex_flow, 3, (2, 3), cond_dim=2),
     *on_set(flows.ordered_flow, 2, (1, 2, 5)),
+    *on_set(flows.sphere_flow, 3, (2, 3)),
 ]
 # Of a premade flow's two cases the conditional one runs always as a density, the other one as a bijection.
 DISTRIBUTIONS: list[Case] = [

@@ -154,6 +154,7 @@ DISTRIBUTIONS: list[Case] = [
     *entry("VonMises_scalar", lambda key, d: located(dst.VonMises, key), default=1, sizes=(1,), special=turned),
     *entry("Dirichlet", lambda key, d: dst.Dirichlet(1.5 * positive(key, d)), default=5, sizes=(2, 5), infinite=POLE),
     *entry("Dirichlet_equal", lambda key, d: dst.Dirichlet(2 * jnp.ones(d)), default=2, sizes=(2, 5), infinite=POLE),
+    *entry("UniformCircle", lambda key, d: dst.UniformCircle((d,)), default=2),
     *entry("UniformSphere", lambda key, d: dst.UniformSphere(d), default=2, sizes=(2, 5)),
     *entry(
         "UniformSphere_flow",

@@ -33,6 +33,8 @@ def spline_coupling(key, **options):
         flows.realnvp,
         flows.inverse_autoregressive_flow,
         flows.neural_spline_flow,
+        flows.bernstein_flow,
+        flows.gaussianization_flow,
     ],
     ids=lambda constructor: constructor.__name__,
 )

@@ -1,5 +1,7 @@
 """A bijection of standardised values, in the units of the data."""
 
+from collections.abc import Sequence
+
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
@@ -35,6 +37,8 @@ class InDataUnits(AbstractBijection):
             condition as it is (integer labels, say).
         cond_scale: positive, likewise. Defaults to 1 where `cond_location` is given.
         to_data: g, a bijection of such events from the reals onto where the data live; `ToSupport` is made for it.
+        columns: for vectors, a boolean for each coordinate that f gives: those with False, angles say, have location 0
+            and scale 1 whatever is given. Defaults to all True.
 
     Raises:
         ValueError: if a scale is not positive, shapes or supports do not fit, g is conditional, or the
@@ -48,6 +52,7 @@ class InDataUnits(AbstractBijection):
     cond_location: Parameter
     cond_log_scale: Parameter
     to_data: AbstractBijection | None
+    columns: tuple[bool, ...] | None = eqx.field(static=True)
     shape: tuple[int, ...] = eqx.field(static=True)
     cond_shape: tuple[int, ...] | None = eqx.field(static=True)
 
@@ -60,6 +65,7 @@ class InDataUnits(AbstractBijection):
         cond_location: ArrayLike | None = None,
         cond_scale: ArrayLike | None = None,
         to_data: AbstractBijection | None = None,
+        columns: Sequence[bool] | None = None,
     ):
         check_is_bijection(bijection, "InDataUnits")
         inner = peel(bijection)
@@ -81,6 +87,9 @@ class InDataUnits(AbstractBijection):
         if to_data is not None:
             _check_to_data(to_data, inner.out_shape)
         self.to_data = to_data
+        if columns is not None and inner.out_shape != np.shape(columns):
+            raise ValueError(f"InDataUnits expected columns of shape {inner.out_shape}, got {np.shape(columns)}.")
+        self.columns = None if columns is None else tuple(map(bool, columns))
 
     @property
     def out_shape(self) -> tuple[int, ...]:
@@ -125,9 +134,10 @@ class InDataUnits(AbstractBijection):
     # The parts around f, for one event or for a batch, of which `rebuild_drift` follows f itself.
 
     def _to_units(self, z: Array, *, batched: bool = False) -> tuple[Array, LogDet]:
-        y = self.location + jnp.exp(self.log_scale) * z
+        location, log_scale = self._affine
+        y = location + jnp.exp(log_scale) * z
         log_det = LogDet.zero(z, z.shape[:1] if batched else ())
-        log_det = LogDet(log_det.value + self.log_scale.sum(), log_det.valid)
+        log_det = LogDet(log_det.value + log_scale.sum(), log_det.valid)
         if self.to_data is None:
             return y, log_det
         y, more = (forward_batch if batched else forward)(self.to_data, y)
@@ -138,8 +148,17 @@ class InDataUnits(AbstractBijection):
         if self.to_data is not None:
             y, log_det = (backward_batch if batched else backward)(self.to_data, y)
         # The difference first: it is exact where the data are far from 0 and close together.
-        z = (y - self.location) / jnp.exp(self.log_scale)
-        return z, LogDet(log_det.value - self.log_scale.sum(), log_det.valid)
+        location, log_scale = self._affine
+        z = (y - location) / jnp.exp(log_scale)
+        return z, LogDet(log_det.value - log_scale.sum(), log_det.valid)
+
+    @property
+    def _affine(self) -> tuple[Array, Array]:
+        """Location and logarithm of the scale, 0 where a column has none."""
+        if self.columns is None:
+            return self.location, self.log_scale
+        columns = np.asarray(self.columns)
+        return jnp.where(columns, self.location, 0), jnp.where(columns, self.log_scale, 0)
 
     def _standardise_condition(self, condition: Array | None) -> Array | None:
         if condition is None or self.cond_location is None:

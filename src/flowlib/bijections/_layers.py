@@ -50,7 +50,8 @@ def _with_standard_condition(layer: AbstractBijection, units: InDataUnits) -> Ab
 
 
 def _units_alone(units: InDataUnits) -> AbstractBijection:
-    alone = InDataUnits(Identity(peel(units.bijection).out_shape), to_data=units.to_data)
+    shape = peel(units.bijection).out_shape
+    alone = InDataUnits(Identity(shape), to_data=units.to_data, columns=units.columns)
     values = (units.location, units.log_scale)
     return eqx.tree_at(lambda units: (units.location, units.log_scale), alone, values)
 

@@ -31,6 +31,7 @@ from flowlib.distributions._symmetrised import Symmetrised as Symmetrised
 from flowlib.distributions._transformed import AbstractTransformed as AbstractTransformed
 from flowlib.distributions._transformed import Transformed as Transformed
 from flowlib.distributions._uniform import Uniform as Uniform
+from flowlib.distributions._uniform_circle import UniformCircle as UniformCircle
 from flowlib.distributions._uniform_sphere import UniformSphere as UniformSphere
 from flowlib.distributions._vmap_mixture import VmapMixture as VmapMixture
 from flowlib.distributions._von_mises import VonMises as VonMises

@@ -18,7 +18,7 @@ class UniformSphere(AbstractMoments):
 
     That is minus the logarithm of the area of the unit sphere in `dim` dimensions: a density by area, as that of
     `Stereographic`, of which `Invert` takes it to the reals. In the plane, where the sphere is a circle, directions
-    can be written as angles too: those are `Uniform(-math.pi, math.pi)`. Has mean, variance and entropy in closed form.
+    can be written as angles too: see `UniformCircle`. Has mean, variance and entropy in closed form.
 
     Args:
         dim: the number of coordinates, at least 2.

@@ -23,6 +23,7 @@ from flowlib.flows._realnvp import realnvp as realnvp
 from flowlib.flows._realnvp_image import realnvp_image as realnvp_image
 from flowlib.flows._residual import residual_flow as residual_flow
 from flowlib.flows._simplex import simplex_flow as simplex_flow
+from flowlib.flows._sphere import sphere_flow as sphere_flow
 from flowlib.flows._sum_of_squares import sum_of_squares_flow as sum_of_squares_flow
 from flowlib.flows._sylvester import sylvester_flow as sylvester_flow
 from flowlib.flows._triangular_spline import triangular_spline_flow as triangular_spline_flow

@@ -2,10 +2,8 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jax.tree_util import Partial
@@ -21,7 +19,7 @@ from flowlib.bijections import (
     Indexed,
     RationalQuadraticSpline,
 )
-from flowlib.distributions import Joint, Normal, Transformed, Uniform
+from flowlib.distributions import Joint, Normal, Transformed, UniformCircle
 from flowlib.flows._coupling import with_conditioner
 from flowlib.flows._tail import build_flow, checked_sizes, default_transformer
 from flowlib.nn import MLP, CircularInputs
@@ -108,12 +106,14 @@ def circular_spline_flow(
         gradient=gradient,
         mixing=(tuple(np.flatnonzero(angles).tolist()), tuple(np.flatnonzero(~angles).tolist())),
     )
-    return Transformed(flow.base_dist, InDataUnits(flow.bijection, to_data=_turn(angles)))
+    in_units = InDataUnits(flow.bijection, to_data=_turn(angles), columns=(~angles).tolist())
+    return Transformed(flow.base_dist, in_units)
 
 
 def _base(angles):
-    kinds: list[Any] = [Uniform(*_CIRCLE) if angle else Normal() for angle in angles]
-    return Uniform(*(jnp.full(len(angles), end) for end in _CIRCLE)) if angles.all() else Joint(kinds)
+    if angles.all():
+        return UniformCircle(angles.shape)
+    return Joint([UniformCircle() if angle else Normal() for angle in angles])
 
 
 def _turn(angles) -> AbstractBijection:

@@ -2,23 +2,21 @@
 
 from typing import Unpack
 
-import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
 from flowlib._arrays import check_count
-from flowlib.bijections import Chain, Stereographic
-from flowlib.distributions import MultivariateStudentT, Transformed
+from flowlib.bijections import Chain, Invert, Stereographic
+from flowlib.distributions import Transformed, UniformSphere
 from flowlib.flows._neural_spline import SplineOptions, neural_spline_flow
-from flowlib.parameters import freeze
 
 
 def sphere_flow(key: PRNGKeyArray, *, dim: int, **options: Unpack[SplineOptions]) -> Transformed:
     """A neural spline flow of unit vectors: directions in the plane (dim = 2), in space (dim = 3), and beyond.
 
-    It starts as the uniform distribution: a Student t distribution of dim - 1 degrees of freedom and dimensions, scaled
-    by 1/sqrt(dim - 1), projected onto the sphere (`flowlib.bijections.Stereographic`, O(dim) both ways). A density is
-    by area. The pole (0, ..., 0, 1), which the projection cannot reach, has none, and around it splines that end at
-    b leave a cap where (1 + x_dim) / (1 - x_dim) > b^2 to the matrices alone: turn the data so that few lie there.
+    The base is the uniform distribution on the sphere, projected onto dim - 1 real numbers, where the splines act, and
+    back (`flowlib.bijections.Stereographic`, O(dim) both ways); the flow starts as that. A density is by area. The
+    pole (0, ..., 0, 1), which the projection cannot reach, has none, and around it splines that end at b leave a cap
+    where (1 + x_dim) / (1 - x_dim) > b^2 to the matrices alone: turn the data so that few lie there.
 
     Args:
         key: a PRNG key.
@@ -34,6 +32,7 @@ def sphere_flow(key: PRNGKeyArray, *, dim: int, **options: Unpack[SplineOptions]
         Gemici, Rezende and Mohamed 2016, Normalizing flows on Riemannian manifolds (arXiv:1611.02304).
     """
     n = check_count(dim, "dim", 2) - 1
-    base = freeze(MultivariateStudentT(float(n), jnp.zeros(n), jnp.eye(n) / n))
-    flow = neural_spline_flow(key, base_dist=base, **{"interval": 5.0, **options})
-    return Transformed(base, Chain([flow.bijection, Stereographic(n)]).merge_chains())
+    base, project = UniformSphere(n + 1), Stereographic(n)
+    in_the_plane = Transformed(base, Invert(project))
+    flow = neural_spline_flow(key, base_dist=in_the_plane, **{"interval": 5.0, **options})
+    return Transformed(base, Chain([Invert(project), flow.bijection, project]).merge_chains())

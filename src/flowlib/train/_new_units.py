@@ -9,21 +9,22 @@ from jaxtyping import Array
 
 from flowlib._module import peel
 from flowlib.bijections import InDataUnits, backward_batch
-from flowlib.support import Circle, Scattered
 from flowlib.train._data_checks import listed
 from flowlib.train._moments import condition_units, moments
 
 
 def is_new(bijection: Any) -> bool:
-    """Whether a bijection is an `InDataUnits` as it is built, with no location and a scale of 1."""
+    """Whether a bijection is an `InDataUnits` as it is built onto a set, with locations 0 and scales 1."""
     units = peel(bijection)
-    return isinstance(units, InDataUnits) and not any(
-        np.asarray(peel(array)).any() for array in (units.location, units.log_scale)
+    return (
+        isinstance(units, InDataUnits)
+        and units.to_data is not None
+        and not any(np.asarray(peel(array)).any() for array in (units.location, units.log_scale))
     )
 
 
 def set_units(units: InDataUnits, arrays: tuple[Any, ...], weights: Any, dtype: np.dtype) -> InDataUnits:
-    """With location and scale of the real values that `to_data` makes into data; those of angles stay 0 and 1.
+    """With location and scale of the real values that `to_data` makes into data.
 
     Raises:
         ValueError: if a row of x is not what `to_data` can make.
@@ -39,21 +40,8 @@ def set_units(units: InDataUnits, arrays: tuple[Any, ...], weights: Any, dtype: 
             f"{rows[0]} (counted from zero); {len(rows)} of {len(x)} rows are outside, {listed(rows.tolist(), 'row')}."
         )
     location, scale = moments(np.asarray(values), weights, dtype)
-    angles = _angles(peel(units.to_data).domain, location.shape)
-    return InDataUnits(
-        units.bijection,
-        np.where(angles, 0, location).astype(dtype),
-        np.where(angles, 1, scale).astype(dtype),
-        to_data=units.to_data,
-        **condition_units(units.bijection, arrays, weights, dtype),
-    )
-
-
-def _angles(domain, shape):
-    found = np.zeros(shape, bool)
-    if isinstance(domain, Scattered) and isinstance(domain.part, Circle):
-        found.reshape(-1)[np.asarray(domain.indices)] = True
-    return found
+    options = condition_units(units.bijection, arrays, weights, dtype)
+    return InDataUnits(units.bijection, location, scale, to_data=units.to_data, columns=units.columns, **options)
 
 
 @eqx.filter_jit
