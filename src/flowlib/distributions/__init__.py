@@ -7,6 +7,7 @@ from flowlib.distributions._dequantized import Dequantized as Dequantized
 from flowlib.distributions._dequantized import bits_per_dim as bits_per_dim
 from flowlib.distributions._dirichlet import Dirichlet as Dirichlet
 from flowlib.distributions._distribution import AbstractDistribution as AbstractDistribution
+from flowlib.distributions._distribution import AbstractSampler as AbstractSampler
 from flowlib.distributions._exchangeable import Exchangeable as Exchangeable
 from flowlib.distributions._exponential import Exponential as Exponential
 from flowlib.distributions._folded import Folded as Folded

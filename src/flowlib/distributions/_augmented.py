@@ -10,7 +10,6 @@ from flowlib.distributions._distribution import (
     density_batch,
     draw_batch,
     draw_with_density_batch,
-    map_draws,
 )
 from flowlib.distributions._marginal import AbstractMarginal
 from flowlib.support import Real, Subset, Support, is_elementwise
@@ -71,12 +70,6 @@ class Augmented(AbstractMarginal):
         support = peel(self.dist).support
         return support if is_elementwise(support) else Subset(Real())
 
-    def sample(
-        self, key: PRNGKeyArray, sample_shape: int | tuple[int, ...] = (), condition: ArrayLike | None = None
-    ) -> Array:
-        """Draws, of shape `sample_shape + batch of condition + shape`; as `sample` of a distribution."""
-        return map_draws(draw_batch, self, key, sample_shape, condition)
-
     def _check_condition(self, condition: ArrayLike) -> None:
         check_condition(self.dist, condition)
 
@@ -84,6 +77,9 @@ class Augmented(AbstractMarginal):
         e, log_noise = draw_with_density_batch(self.noise, key, len(x), x)
         pair = jnp.concatenate([x, e.astype(x.dtype)], axis=1)
         return density_batch(self.dist, pair, condition) - log_noise.astype(x.dtype)
+
+    def _sample(self, key: PRNGKeyArray, condition: Array | None) -> Array:
+        return self._sample_batch(key, 1, condition)[0]
 
     def _sample_batch(self, key: PRNGKeyArray, size: int, condition: Array | None) -> Array:
         return draw_batch(self.dist, key, size, condition)[:, : self.shape[0]]

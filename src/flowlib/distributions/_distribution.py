@@ -15,23 +15,19 @@ from flowlib._arrays import as_shape, cast_floats, check_key, float_dtype, promo
 from flowlib._module import Node, check_condition, peel, unwrap_own
 from flowlib.support import Support
 
-D = TypeVar("D", bound="AbstractDistribution")
+D = TypeVar("D", bound="AbstractSampler")
 
 
-class AbstractDistribution(Node):
-    """A density that can be evaluated and sampled.
+class AbstractSampler(Node):
+    """What can be drawn from: events of one shape, perhaps given a condition.
 
-    Subclasses declare `shape`, `cond_shape` and `support`, and write `_log_prob` and `_sample`
-    (and `_sample_and_log_prob` where both together are cheaper) for one event, with a `self`
-    whose parameters are plain arrays. The public methods vectorise with one rule: results have shape
-    `sample_shape + batch shape of the condition + event shape`, and `log_prob` broadcasts the
-    batch shapes of `x` and `condition` as NumPy does. They run compiled; a second call with
-    equal shapes, also of an equal distribution, compiles nothing.
+    Subclasses declare `shape`, `cond_shape` and `support`, and write `_sample` for one event, with a `self` whose
+    parameters are plain arrays.
     """
 
     # The shape of one event.
     shape: eqx.AbstractVar[tuple[int, ...]]
-    # The shape of one condition, or None if the distribution is unconditional.
+    # The shape of one condition, or None if there is none.
     cond_shape: eqx.AbstractVar[tuple[int, ...] | None]
 
     @property
@@ -40,34 +36,14 @@ class AbstractDistribution(Node):
         """Where the density is positive."""
 
     @abstractmethod
-    def _log_prob(self, x: Array, condition: Array | None) -> Array:
-        """The log density at one event inside the support."""
-
-    @abstractmethod
     def _sample(self, key: PRNGKeyArray, condition: Array | None) -> Array:
         """One draw."""
 
-    def _sample_and_log_prob(self, key: PRNGKeyArray, condition: Array | None) -> tuple[Array, Array]:
-        x = self._sample(key, condition)
-        return x, self._log_prob(x, condition)
-
-    # The same for a batch on a leading axis; override them where a batch is cheaper at once.
-    # `condition` is None, one condition for all rows, or a batch of them.
-
-    def _log_prob_batch(self, x: Array, condition: Array | None) -> Array:
-        return jax.vmap(self._log_prob, (0, _condition_axis(self, condition)))(x, condition)
+    # Several; override it where they are cheaper at once. `condition` is None, one condition for all, or one for each.
 
     def _sample_batch(self, key: PRNGKeyArray, size: int, condition: Array | None) -> Array:
         keys = jr.split(key, size)
         return jax.vmap(self._sample, (0, _condition_axis(self, condition)))(keys, condition)
-
-    def _sample_and_log_prob_batch(self, key: PRNGKeyArray, size: int, condition: Array | None) -> tuple[Array, Array]:
-        if type(self)._sample_and_log_prob is AbstractDistribution._sample_and_log_prob:
-            # Nothing is cheaper together; the draws are then those of `sample` with the same key.
-            x = self._sample_batch(key, size, condition)
-            return x, self._log_prob_batch(x, condition)
-        keys = jr.split(key, size)
-        return jax.vmap(self._sample_and_log_prob, (0, _condition_axis(self, condition)))(keys, condition)
 
     @property
     def ndim(self) -> int:
@@ -78,22 +54,6 @@ class AbstractDistribution(Node):
     def cond_ndim(self) -> int | None:
         """The number of axes of one condition, or None."""
         return None if self.cond_shape is None else len(self.cond_shape)
-
-    def log_prob(self, x: ArrayLike, condition: ArrayLike | None = None) -> Array:
-        """The log density at `x`, of shape `broadcast(batch of x, batch of condition)`.
-
-        It is -inf outside the support and NaN where `x` has a NaN.
-
-        Args:
-            x: events, of shape `(*batch, *shape)`.
-            condition: conditions, of shape `(*batch, *cond_shape)`; None if unconditional.
-
-        Raises:
-            ValueError: if trailing shapes do not match, batches do not broadcast, a needed
-                condition is missing or one is given that cannot be used.
-            TypeError: if either does not hold real numbers.
-        """
-        return map_batch(density_batch, self, x, condition, self.shape)
 
     def sample(
         self, key: PRNGKeyArray, sample_shape: int | tuple[int, ...] = (), condition: ArrayLike | None = None
@@ -111,6 +71,56 @@ class AbstractDistribution(Node):
         """
         return map_draws(draw_batch, self, key, sample_shape, condition)
 
+
+class AbstractDistribution(AbstractSampler):
+    """A density that can be evaluated and sampled.
+
+    Subclasses declare `shape`, `cond_shape` and `support`, and write `_log_prob` and `_sample`
+    (and `_sample_and_log_prob` where both together are cheaper) for one event, with a `self`
+    whose parameters are plain arrays. The public methods vectorise with one rule: results have shape
+    `sample_shape + batch shape of the condition + event shape`, and `log_prob` broadcasts the
+    batch shapes of `x` and `condition` as NumPy does. They run compiled; a second call with
+    equal shapes, also of an equal distribution, compiles nothing.
+    """
+
+    @abstractmethod
+    def _log_prob(self, x: Array, condition: Array | None) -> Array:
+        """The log density at one event inside the support."""
+
+    def _sample_and_log_prob(self, key: PRNGKeyArray, condition: Array | None) -> tuple[Array, Array]:
+        x = self._sample(key, condition)
+        return x, self._log_prob(x, condition)
+
+    # The same for a batch on a leading axis; override them where a batch is cheaper at once.
+    # `condition` is None, one condition for all rows, or a batch of them.
+
+    def _log_prob_batch(self, x: Array, condition: Array | None) -> Array:
+        return jax.vmap(self._log_prob, (0, _condition_axis(self, condition)))(x, condition)
+
+    def _sample_and_log_prob_batch(self, key: PRNGKeyArray, size: int, condition: Array | None) -> tuple[Array, Array]:
+        if type(self)._sample_and_log_prob is AbstractDistribution._sample_and_log_prob:
+            # Nothing is cheaper together; the draws are then those of `sample` with the same key.
+            x = self._sample_batch(key, size, condition)
+            return x, self._log_prob_batch(x, condition)
+        keys = jr.split(key, size)
+        return jax.vmap(self._sample_and_log_prob, (0, _condition_axis(self, condition)))(keys, condition)
+
+    def log_prob(self, x: ArrayLike, condition: ArrayLike | None = None) -> Array:
+        """The log density at `x`, of shape `broadcast(batch of x, batch of condition)`.
+
+        It is -inf outside the support and NaN where `x` has a NaN.
+
+        Args:
+            x: events, of shape `(*batch, *shape)`.
+            condition: conditions, of shape `(*batch, *cond_shape)`; None if unconditional.
+
+        Raises:
+            ValueError: if trailing shapes do not match, batches do not broadcast, a needed
+                condition is missing or one is given that cannot be used.
+            TypeError: if either does not hold real numbers.
+        """
+        return map_batch(density_batch, self, x, condition, self.shape)
+
     def sample_and_log_prob(
         self, key: PRNGKeyArray, sample_shape: int | tuple[int, ...] = (), condition: ArrayLike | None = None
     ) -> tuple[Array, Array]:
@@ -123,7 +133,7 @@ def density(dist: AbstractDistribution, x: Array, condition: Array | None = None
     return density_batch(dist, x[None], condition)[0]
 
 
-def draw(dist: AbstractDistribution, key: PRNGKeyArray, condition: Array | None = None) -> Array:
+def draw(dist: AbstractSampler, key: PRNGKeyArray, condition: Array | None = None) -> Array:
     """One draw inside another distribution."""
     dist = unwrap_own(dist)
     return dist._sample(key, _own(dist, condition))
@@ -154,7 +164,7 @@ def guarded(support: Support, x: Array, log_prob: Callable[[Array], Array]) -> A
     return jnp.where(is_nan.any(axis=tuple(range(1, x.ndim))), jnp.nan, values)
 
 
-def draw_batch(dist: AbstractDistribution, key: PRNGKeyArray, size: int, condition: Array | None = None) -> Array:
+def draw_batch(dist: AbstractSampler, key: PRNGKeyArray, size: int, condition: Array | None = None) -> Array:
     """`size` independent draws."""
     dist = unwrap_own(dist)
     return dist._sample_batch(key, size, _own(dist, condition))
@@ -170,7 +180,7 @@ def draw_with_density_batch(
 
 def map_batch(
     fn: Callable[..., Any],
-    dist: Any,
+    dist: AbstractSampler,
     x: ArrayLike,
     condition: ArrayLike | None,
     event_shape: tuple[int, ...],
@@ -184,7 +194,7 @@ def map_batch(
 
 
 def validated(
-    dist: AbstractDistribution, x: ArrayLike, condition: ArrayLike | None, event_shape: tuple[int, ...]
+    dist: AbstractSampler, x: ArrayLike, condition: ArrayLike | None, event_shape: tuple[int, ...]
 ) -> tuple[Array, Array | None, tuple[int, ...], tuple[int, ...]]:
     """`x` and `condition` as arrays, the event shape, and the batch shape to which the two broadcast."""
     x = real_array(x, "x")
@@ -211,7 +221,7 @@ def as_rows(
 
 def map_draws(
     fn: Callable[..., Any],
-    dist: Any,
+    dist: AbstractSampler,
     key: PRNGKeyArray,
     sample_shape: int | tuple[int, ...],
     condition: ArrayLike | None,
@@ -231,11 +241,11 @@ def check_is_distribution(value: Any, where: str, name: str = "dist") -> Abstrac
     return node
 
 
-def _own(dist: AbstractDistribution, condition: Array | None) -> Array | None:
+def _own(dist: AbstractSampler, condition: Array | None) -> Array | None:
     return None if dist.cond_shape is None else condition
 
 
-def _condition_axis(dist: AbstractDistribution, condition: Array | None) -> int | None:
+def _condition_axis(dist: AbstractSampler, condition: Array | None) -> int | None:
     if condition is None or dist.cond_shape is None:
         return None
     return None if condition.ndim == len(dist.cond_shape) else 0

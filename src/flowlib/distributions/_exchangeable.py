@@ -20,8 +20,9 @@ from flowlib.support import Increasing, Real, Subset, Support, fits
 class Exchangeable(AbstractDistribution):
     """x = z in a random order, with z increasing from `dist`: p(x | c) = p_z(sort(x) | c) / D!.
 
-    Exact, and the same for all orders of the coordinates. Where two of them are equal it is 0. Density and draw
-    cost those of `dist` and O(D log D). A flow through `Ordered` has increasing vectors.
+    Exact, and the same for all orders of the coordinates. Where two of them are equal it is 0, as it is of draws in
+    which two are rounded to one number. Density and draw cost those of `dist` and O(D log D). A flow through
+    `Ordered` has increasing vectors.
 
     A fit does not standardise, which would treat the coordinates unlike.
 

@@ -3,36 +3,24 @@
 import math
 from abc import abstractmethod
 
-import equinox as eqx
 import jax
 import jax.random as jr
 from jax.tree_util import Partial
 from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
 from flowlib._arrays import check_count, check_key
-from flowlib._module import Node, unwrap_own
-from flowlib.distributions._distribution import guarded, map_batch
+from flowlib._module import unwrap_own
+from flowlib.distributions._distribution import AbstractSampler, guarded, map_batch
 from flowlib.distributions._special import log_sum_exp
-from flowlib.support import Support
 
 
-class AbstractMarginal(Node):
+class AbstractMarginal(AbstractSampler):
     """p(x | c), the integral of p(x, e | c) over e, the part of a draw that is not seen.
 
     The integral has no closed form, but p(x, e | c) / q(e | x), with e drawn from any q, has the mean p(x | c), and so
-    the mean of its logarithm is a lower bound. Subclasses declare `shape`, `cond_shape` and `support`, and write
-    `_log_weights`. `MaximumLikelihoodLoss`, and so `fit_to_data`, minimises the negative of the bound.
+    the mean of its logarithm is a lower bound. Subclasses write `_log_weights`.
+    `MaximumLikelihoodLoss`, and so `fit_to_data`, minimises the negative of the bound.
     """
-
-    # The shape of one event.
-    shape: eqx.AbstractVar[tuple[int, ...]]
-    # The shape of one condition, or None if there is none.
-    cond_shape: eqx.AbstractVar[tuple[int, ...] | None]
-
-    @property
-    @abstractmethod
-    def support(self) -> Support:
-        """Where the density is positive."""
 
     @abstractmethod
     def _log_weights(self, key: PRNGKeyArray, x: Array, condition: Array | None) -> Array:

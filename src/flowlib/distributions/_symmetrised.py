@@ -127,11 +127,15 @@ class Symmetrised(AbstractDistribution):
         return jnp.where(mask, terms, 0).sum(axis=tuple(range(1, x.ndim)))
 
     def _logits(self, z: Array, condition: Array | None) -> Array | None:
+        """The log-odds of positive signs for each row, if they are not fair."""
         if self.signs is None:
             return None
-        seen = z.reshape(len(z), -1)
-        if condition is not None:
-            rows = jnp.broadcast_to(condition, (len(z), *(self.cond_shape or ()))).reshape(len(z), -1)
-            seen = jnp.concatenate([seen, rows.astype(z.dtype)], axis=1)
-        logits = jax.vmap(self.signs)(seen)
-        return jax.vmap(lambda row: jnp.broadcast_to(row, self.shape))(logits).astype(z.dtype)
+        signs, shape = self.signs, self.shape
+
+        def of_row(z, condition):
+            entries = [z] if condition is None else [z, condition.astype(z.dtype)]
+            logits = signs(jnp.concatenate([entry.reshape(-1) for entry in entries]))
+            return jnp.broadcast_to(logits, shape).astype(z.dtype)
+
+        own = condition is not None and condition.ndim > len(self.cond_shape or ())
+        return jax.vmap(of_row, (0, 0 if own else None))(z, condition)

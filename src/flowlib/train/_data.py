@@ -10,7 +10,7 @@ from jaxtyping import Array, Int, PRNGKeyArray
 
 from flowlib._arrays import float_dtype, promoted, real_array
 from flowlib._random import shuffled
-from flowlib.distributions import AbstractDistribution, AbstractMarginal
+from flowlib.distributions import AbstractSampler
 from flowlib.errors import NonFiniteDataError
 
 
@@ -34,7 +34,7 @@ def as_arrays(data: Any, tree: Any, params: Any, of: str = "") -> tuple[Array, .
     for i, value in enumerate(data):
         # What overflows in the cast to float32 is infinite, and `check_finite` will say where.
         with np.errstate(over="ignore"):
-            array = real_array(value, of + array_name(i), keep_integers=i > 0 or not _takes_events(tree))
+            array = real_array(value, of + array_name(i), keep_integers=i > 0 or not isinstance(tree, AbstractSampler))
         if jnp.issubdtype(array.dtype, jnp.floating) and array.dtype != dtype:
             array = array.astype(dtype)
         if array.ndim == 0:
@@ -69,7 +69,7 @@ def as_host_arrays(
             raise TypeError(
                 f"{array_name(i)} must hold real numbers, got dtype {array.dtype}. Convert it to float first."
             )
-        if array.dtype.kind == "f" or (i == 0 and _takes_events(tree)):
+        if array.dtype.kind == "f" or (i == 0 and isinstance(tree, AbstractSampler)):
             with np.errstate(over="ignore"):
                 array = array.astype(dtype, copy=False)
             if not np.isfinite(array).all():
@@ -171,7 +171,3 @@ def mean_weight(weights: np.ndarray) -> float:
             f"leave out rows of weight 0, or give val_data."
         )
     return mean
-
-
-def _takes_events(tree: Any) -> bool:
-    return isinstance(tree, AbstractDistribution | AbstractMarginal)

@@ -18,7 +18,7 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from flowlib._arrays import check_count, real_array
 from flowlib._module import Module, check_condition
-from flowlib.distributions import AbstractDistribution, AbstractMarginal
+from flowlib.distributions import AbstractDistribution, AbstractMarginal, AbstractSampler
 
 
 class AbstractRowLoss(Module):
@@ -74,7 +74,8 @@ class MaximumLikelihoodLoss(AbstractRowLoss):
     def __call__(
         self, params: Any, static: Any, x: Array, condition: Array | None = None, key: PRNGKeyArray | None = None
     ) -> Float[Array, ""]:
-        return self.per_row(params, static, x, condition, key=key).mean()
+        arrays = (x,) if condition is None else (x, condition)
+        return self.per_row(params, static, *arrays, key=key).mean()
 
     def per_row(self, params: Any, static: Any, *arrays: Array, key: PRNGKeyArray | None = None) -> Array:
         dist = eqx.combine(params, static)
@@ -131,7 +132,8 @@ class ContrastiveLoss(AbstractRowLoss):
 
     @eqx.filter_jit
     def __call__(self, params: Any, static: Any, x: Array, condition: Array, key: PRNGKeyArray) -> Float[Array, ""]:
-        return self.per_row(params, static, x, condition, key=key).mean()
+        arrays = (x,) if condition is None else (x, condition)
+        return self.per_row(params, static, *arrays, key=key).mean()
 
     def per_row(self, params: Any, static: Any, *arrays: Array, key: PRNGKeyArray | None = None) -> Array:
         x, condition = arrays
@@ -272,7 +274,7 @@ def _others(key: PRNGKeyArray | None, rows: int, count: int) -> Array:
 
 def _check_events(dist: Any, arrays: tuple[Array, ...]) -> None:
     """Raise unless `arrays` are (x,) or (x, condition) with the event and condition shapes of `dist`."""
-    if not isinstance(dist, AbstractDistribution | AbstractMarginal):
+    if not isinstance(dist, AbstractSampler):
         raise TypeError(f"expected a distribution to fit, got {type(dist).__name__}. Pass a loss_fn of your own.")
     label = type(dist).__name__
     wanted = [dist.shape] if dist.cond_shape is None else [dist.shape, dist.cond_shape]

@@ -3,7 +3,7 @@
 from typing import Any
 
 from flowlib._warn import warn_user
-from flowlib.distributions import AbstractDistribution, AbstractMarginal, Dequantized
+from flowlib.distributions import AbstractSampler, Dequantized
 from flowlib.errors import DataWarning
 from flowlib.train._data_checks import check_columns
 from flowlib.train._data_units import outside_splines
@@ -14,7 +14,7 @@ _TOLERATED = 0.01
 
 def remark(dist: Any, arrays: tuple[Any, ...]) -> None:
     """Warn of columns that no density fits, and of rows where transformers are straight lines."""
-    if not isinstance(dist, AbstractDistribution | AbstractMarginal) or arrays[0].shape[1:] != dist.shape:
+    if not isinstance(dist, AbstractSampler) or arrays[0].shape[1:] != dist.shape:
         return
     if not (isinstance(dist, Dequantized) and all(dist.columns)):
         # Pixels that are always 0 are no mistake: a whole number has a probability, of 1 if need be.
