@@ -1,0 +1,314 @@
+"""Every premade flow of vectors on the same data: what it reaches, and what it costs.
+
+Widths (or, of flows without networks, numbers of layers) are chosen so that all have about as many parameters, as far
+as they can; all are trained by the same optimiser on the same rows. "Gap" is the mean of log p(x) - log q(x) over test
+rows, with the true density p, in nats, and its standard error: a gap below zero by more than that would be a wrong
+log-det. On the wines it is the mean log density of the test rows of the first of ten folds, as in `wine.py`; on the
+8 x 8 digits, with uniform noise added to their whole numbers, likewise. Fits are timed without compiling, which is told
+apart: "compile" is what the first fit took longer than a later one. Drawing 1,000 rows is timed after a first time.
+
+With `--compile`, the first fit of one epoch of each flow, and of each of FlowJAX's, in processes of their own.
+
+Usage: python benchmarks/families.py [--short] [--data moons wine digits ...] [--wine winequality-red.csv]
+           [--flows nice ...] [--results families.json] [--compile] [--picture families.svg]
+"""
+
+import argparse
+import functools
+import importlib
+import json
+import math
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import optax
+
+from _report import arguments, machine, number, print_table
+from _timing import in_new_process, seconds
+from _toys import TOYS
+from flowlib import flows
+from flowlib.distributions import MultivariateNormal, StandardNormal
+from flowlib.errors import DataWarning
+from flowlib.parameters import count_parameters
+from flowlib.train import FlowMatchingLoss, fit_to_data
+
+DRAWS = 1000
+
+
+class Family(NamedTuple):
+    """A constructor, what it is given, and the argument by which its size is set, up to a limit."""
+
+    make: Callable[..., Any]
+    options: dict[str, Any]
+    size: str = "nn_width"
+    most: int = 512
+    loss: Any = None
+
+
+def _family(make: Callable, size: str = "nn_width", most: int = 512, loss: Any = None, **options: Any) -> Family:
+    return Family(make, options, size, most, loss)
+
+
+SPLINE = {"knots": 7, "interval": 4.0, "flow_layers": 4, "nn_depth": 1}
+FAMILIES = {
+    "nice": _family(flows.nice, flow_layers=8, nn_depth=1),
+    "coupling": _family(flows.coupling_flow, flow_layers=8),
+    "realnvp": _family(flows.realnvp, flow_layers=8, nn_depth=1),
+    "coupling, logistic mixtures": _family(flows.logistic_mixture_flow, flow_layers=4),
+    "coupling, linear splines": _family(flows.neural_spline_flow, spline="linear", **SPLINE),
+    "coupling, quadratic splines": _family(flows.neural_spline_flow, spline="quadratic", **SPLINE),
+    "coupling, cubic splines": _family(flows.neural_spline_flow, spline="cubic", **SPLINE),
+    "coupling, RQ splines": _family(flows.neural_spline_flow, **SPLINE),
+    "masked autoregressive": _family(flows.masked_autoregressive_flow, flow_layers=8),
+    "inverse autoregressive, for densities": _family(flows.inverse_autoregressive_flow, flow_layers=8, invert=True),
+    "autoregressive, RQ splines": _family(flows.neural_spline_flow, kind="autoregressive", **SPLINE),
+    "Bernstein": _family(flows.bernstein_flow, flow_layers=4, nn_depth=1),
+    "sum of squares": _family(flows.sum_of_squares_flow, flow_layers=4, nn_depth=1),
+    "neural autoregressive": _family(flows.neural_autoregressive_flow, flow_layers=3, nn_depth=1, units=6),
+    "unconstrained monotonic": _family(flows.unconstrained_monotonic_flow, flow_layers=3, nn_depth=1, units=8),
+    "block neural autoregressive": _family(flows.block_neural_autoregressive_flow, "nn_block_dim", 64, nn_depth=2),
+    "heavy tailed": _family(flows.heavy_tailed_flow, **SPLINE),
+    "triangular spline": _family(flows.triangular_spline_flow, "flow_layers", 32),
+    "Gaussianization": _family(flows.gaussianization_flow, "flow_layers", 32),
+    "planar": _family(flows.planar_flow, "flow_layers", 64),
+    "radial": _family(flows.radial_flow, "flow_layers", 64),
+    "Sylvester": _family(flows.sylvester_flow, "flow_layers", 64),
+    "residual": _family(flows.residual_flow, flow_layers=8),
+    "continuous, flow matching": _family(flows.ffjord, nn_depth=3, loss=FlowMatchingLoss()),
+}
+
+
+class Data(NamedTuple):
+    """Rows to train on and to test on, and how; `truth` is the log density of the test rows, if it is known."""
+
+    train: np.ndarray
+    test: np.ndarray
+    parameters: int
+    epochs: int
+    batch: int = 200
+    rate: float = 5e-3
+    support: Any = None
+    truth: np.ndarray | None = None
+
+
+def toy(name: str, epochs: int) -> Data:
+    rng = np.random.default_rng(0)
+    train, test = TOYS[name].draw(rng, 10_000), TOYS[name].draw(rng, 10_000)
+    return Data(train, test, 5_000, epochs, truth=TOYS[name].log_density(test))
+
+
+def wine(path: Path, epochs: int) -> Data:
+    from wine import folds
+
+    train, test, _ = next(folds(path, 1))
+    return Data(train, test, 20_000, epochs, batch=100, rate=2e-3)
+
+
+def digits(epochs: int) -> Data:
+    from sklearn.datasets import load_digits
+
+    rng = np.random.default_rng(0)
+    rows = rng.permutation(load_digits().data)
+    train, test = np.tile(rows[:1500], (4, 1)), rows[1500:]
+    noisy = (values + rng.uniform(1e-3, 1 - 1e-3, values.shape) for values in (train, test))
+    return Data(*noisy, parameters=60_000, epochs=epochs, rate=2e-3, support=(0.0, 17.0))
+
+
+def load(name: str, options: argparse.Namespace) -> Data:
+    if name == "wine":
+        return wine(options.wine, 10 if options.short else 100)
+    return digits(2 if options.short else 20) if name == "digits" else toy(name, 3 if options.short else 30)
+
+
+def sized(family: Family, dim: int, parameters: int) -> Callable[[jax.Array], Any]:
+    """The family at the size whose number of parameters is nearest to the one given."""
+
+    def make(size: int) -> Callable[[jax.Array], Any]:
+        options = {**family.options, family.size: size}
+        return functools.partial(family.make, base_dist=StandardNormal((dim,)), **options)
+
+    @functools.cache
+    def too_many(size: int) -> int:
+        return count_parameters(eqx.filter_eval_shape(make(size), jr.key(0))) - parameters
+
+    low, high = 1, family.most
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if too_many(middle) > 0 else (middle, high)
+    return make(min((low, high), key=lambda size: abs(too_many(size))))
+
+
+def measure(family: Family, data: Data) -> dict[str, float]:
+    """Fit, judge and draw."""
+    flow = sized(family, data.train.shape[1], data.parameters)(jr.key(0))
+    steps = data.epochs * math.ceil(0.9 * len(data.train) / data.batch)
+    fit = functools.partial(
+        fit_to_data, jr.key(1), flow, data.train, optimizer=_optimizer(data.rate, steps), batch_size=data.batch,
+        max_patience=math.inf, loss_fn=family.loss, support=data.support, show_progress=False,
+    )  # fmt: skip
+    first = seconds(lambda: fit(max_epochs=1)[0])
+    start = time.perf_counter()
+    fitted, _ = fit(max_epochs=data.epochs)
+    fitting = time.perf_counter() - start
+    log_prob = np.concatenate([np.asarray(fitted.log_prob(rows)) for rows in np.array_split(data.test, 10)])
+    values = log_prob.astype(np.float64) if data.truth is None else data.truth - log_prob
+
+    def draw() -> Any:
+        return fitted.sample(jr.key(2), DRAWS)
+
+    draws = np.asarray(draw())
+    return {
+        "parameters": count_parameters(flow),
+        "value": float(values.mean()),
+        "error": float(values.std() / len(values) ** 0.5),
+        "compile": first - fitting / data.epochs,
+        "fit": fitting,
+        "draw": min(seconds(draw) for _ in range(3)),
+        "lost draws": int((~np.isfinite(draws)).any(1).sum()),
+    }
+
+
+@functools.cache
+def _optimizer(rate: float, steps: int) -> optax.GradientTransformation:
+    return optax.chain(optax.clip_by_global_norm(10.0), optax.adam(optax.cosine_decay_schedule(rate, steps)))
+
+
+def gaussian(data: Data) -> dict[str, float]:
+    """What a Gaussian with full covariance reaches on the same rows."""
+    fitted = MultivariateNormal(data.train.mean(0), np.cov(data.train.T))
+    log_prob = np.asarray(fitted.log_prob(data.test), np.float64)
+    values = log_prob if data.truth is None else data.truth - log_prob
+    return {"value": float(values.mean()), "error": float(values.std() / len(values) ** 0.5)}
+
+
+def first_fit(library: str, name: str) -> float:
+    """Seconds of building a flow and of its first epoch on the moons, in a process that has compiled nothing."""
+    x, key = TOYS["moons"].draw(np.random.default_rng(0), 10_000).astype(np.float32), jr.key(1)
+    if library == "flowlib":
+        family = FAMILIES[name]
+        # What is found out about the size compiles nothing.
+        make, loss = sized(family, 2, 5_000), {"loss_fn": family.loss}
+    else:
+        # As it comes: its constructors' defaults.
+        constructor = getattr(importlib.import_module("flowjax.flows"), name)
+        base_dist = importlib.import_module("flowjax.distributions").StandardNormal((2,))
+        make, loss = functools.partial(constructor, base_dist=base_dist), {}
+    fit = importlib.import_module(f"{library}.train").fit_to_data
+    return seconds(
+        lambda: fit(key, make(key), jnp.asarray(x), max_epochs=1, batch_size=200, show_progress=False, **loss)[0]
+    )
+
+
+FLOWJAX = (
+    *("coupling_flow", "masked_autoregressive_flow", "block_neural_autoregressive_flow"),
+    *("planar_flow", "triangular_spline_flow"),
+)
+
+
+def compare_compiling(names: list[str]) -> None:
+    calls = [("flowlib", name) for name in names] + [("flowjax", name) for name in FLOWJAX]
+    rows = []
+    for library, name in calls:
+        try:
+            taken = f"{in_new_process(first_fit, library, name):.1f}"
+        except Exception as error:
+            taken = type(error).__name__
+        rows.append({"library": library, "flow": name, "first fit, s": taken})
+        print(rows[-1], file=sys.stderr, flush=True)
+    print_table(rows)
+
+
+def cells(results: dict[str, dict], data: list[str]) -> list[dict[str, str]]:
+    """The table: a row is a flow."""
+    rows = []
+    for name in [*FAMILIES, "Gaussian"]:
+        row = {"flow": name}
+        for source in data:
+            found = results.get(f"{source}/{name}", {})
+            value = f"{found['value']:.3f} ± {found['error']:.3f}" if found else ""
+            row[f"{source}, {'gap' if source in TOYS else 'nats'}"] = value
+        if any(cell for key, cell in row.items() if key != "flow"):
+            rows.append(row)
+    return rows
+
+
+def costs(results: dict[str, dict], source: str) -> list[dict[str, str]]:
+    """What each flow costs on one data set, with times as ratios to those of the first flow."""
+    found = {name: results[f"{source}/{name}"] for name in FAMILIES if f"{source}/{name}" in results}
+    unit = next(iter(found.values()))
+    rows = []
+    for name, one in found.items():
+        row = {"flow": name, "parameters": f"{one['parameters']:,}"}
+        row |= {key: f"{number(one[key] / unit[key])}x" for key in ("fit", "draw")}
+        row["compile, s"] = f"{one['compile']:.1f}"
+        rows.append(row)
+    return rows
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--data", nargs="+", choices=[*TOYS, "wine", "digits"], help="only these")
+    parser.add_argument("--flows", nargs="+", choices=list(FAMILIES), help="only these")
+    parser.add_argument("--wine", type=Path, help="winequality-red.csv; without it wine is left out")
+    parser.add_argument("--results", type=Path, help="a file that collects what was measured, also by other runs")
+    parser.add_argument("--picture", type=Path, help="where to draw gaps against the time of a fit")
+    parser.add_argument("--compile", action="store_true", help="first fits in new processes instead, beside FlowJAX's")
+    parser.add_argument("--report", action="store_true", help="measure nothing: print what the file of results has")
+    options = arguments(__doc__, parser)
+    # Of each toy and table a few values are further out than the splines reach.
+    warnings.simplefilter("ignore", DataWarning)
+    print(f"{machine()}\n")
+    names = options.flows or (["coupling", "coupling, RQ splines"] if options.short else list(FAMILIES))
+    if options.compile:
+        compare_compiling(names)
+        return
+    results: dict[str, dict] = {}
+    if options.results and options.results.exists():
+        results = json.loads(options.results.read_text())
+    sources = options.data or [*TOYS, *(["wine"] if options.wine else []), "digits"]
+    for source in [] if options.report else sources:
+        data = load(source, options)
+        results[f"{source}/Gaussian"] = gaussian(data)
+        for name in names:
+            results[f"{source}/{name}"] = found = measure(FAMILIES[name], data)
+            print(source, name, found, file=sys.stderr, flush=True)
+            if options.results:
+                options.results.write_text(json.dumps(results, indent=1))
+    print_table(cells(results, sources))
+    for source in sources:
+        print(f"\n{source}: costs, times as ratios to the first\n")
+        print_table(costs(results, source))
+    if options.picture:
+        draw_picture(results, [source for source in sources if source in TOYS], options.picture)
+
+
+def draw_picture(results: dict[str, dict], toys: list[str], path: Path) -> None:
+    """Each flow's gap, the mean over toys, against the time of its fit and its draws."""
+    import matplotlib.pyplot as plt
+
+    names = [name for name in FAMILIES if all(f"{toy}/{name}" in results for toy in toys)]
+    gaps = [np.mean([results[f"{toy}/{name}"]["value"] for toy in toys]) for name in names]
+    figure, axes = plt.subplots(1, 2, figsize=(12, 5.5), sharey=True, layout="constrained")
+    for axis, key, label in zip(axes, ("fit", "draw"), ("a fit", "1,000 draws"), strict=True):
+        times = [np.mean([results[f"{toy}/{name}"][key] for toy in toys]) for name in names]
+        fastest = min(times)
+        axis.scatter([t / fastest for t in times], gaps, s=14)
+        for name, t, gap in zip(names, times, gaps, strict=True):
+            axis.annotate(name, (t / fastest, gap), xytext=(3, 2), textcoords="offset points", fontsize=7)
+        axis.set(xscale="log", yscale="log", xlabel=f"time of {label}, relative to the fastest")
+    axes[0].set_ylabel("gap to the true density, nats (mean over toys)")
+    figure.savefig(path)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()
