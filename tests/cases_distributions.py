@@ -181,7 +181,7 @@ DISTRIBUTIONS: list[Case] = [
     ),
     *entry("Folded", lambda key, d: dst.Folded(located(dst.Normal, key, d)), default=2),
     *entry("Folded_columns", lambda key, d: dst.Folded(shifted(key, d), columns=[i != 1 for i in range(d)]), default=5),
-    *entry("Symmetrised", lambda key, d: dst.Symmetrised(dst.Folded(located(dst.Normal, key, d))), default=2),
+    *entry("Symmetrised", lambda key, d: dst.Symmetrised(dst.Folded(dst.Normal(normal(key, d) / 4, 1.5))), default=2),
     *entry("Symmetrised_signs", signed, default=5, infinite=POLE),
     # In more dimensions hardly any draws are in the gaps between the orders, which a test by importance weights needs.
     *entry(
