@@ -22,9 +22,11 @@ from flowlib.distributions._multivariate_normal import MultivariateNormal as Mul
 from flowlib.distributions._multivariate_student_t import MultivariateStudentT as MultivariateStudentT
 from flowlib.distributions._normal import Normal as Normal
 from flowlib.distributions._normal import StandardNormal as StandardNormal
+from flowlib.distributions._quantized import Quantized as Quantized
 from flowlib.distributions._student_t import StudentT as StudentT
 from flowlib.distributions._transformed import AbstractTransformed as AbstractTransformed
 from flowlib.distributions._transformed import Transformed as Transformed
+from flowlib.distributions._truncated import Truncated as Truncated
 from flowlib.distributions._uniform import Uniform as Uniform
 from flowlib.distributions._uniform_sphere import UniformSphere as UniformSphere
 from flowlib.distributions._vmap_mixture import VmapMixture as VmapMixture

@@ -12,7 +12,7 @@ from jax.scipy.special import i0e
 from jaxtyping import Array, ArrayLike, PRNGKeyArray
 from paramax import AbstractUnwrappable, unwrap
 
-from flowlib.constraints import broadcast, finite, positive
+from flowlib.constraints import Parameter, broadcast, finite, positive
 from flowlib.distributions._statistics import AbstractCumulative, AbstractEntropy, statistic
 from flowlib.support import Circle, Support
 
@@ -49,7 +49,7 @@ class VonMises(AbstractEntropy, AbstractCumulative):
         Best and Fisher 1979, Efficient simulation of the von Mises distribution.
     """
 
-    loc: Array | AbstractUnwrappable[Array]
+    loc: Parameter
     _concentration: Array | AbstractUnwrappable[Array]
     shape: tuple[int, ...] = eqx.field(static=True)
     cond_shape: ClassVar[None] = None
