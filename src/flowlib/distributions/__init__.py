@@ -12,6 +12,8 @@ from flowlib.distributions._gaussian_mixture import gaussian_mixture as gaussian
 from flowlib.distributions._gumbel import Gumbel as Gumbel
 from flowlib.distributions._init_from_data import init_from_data as init_from_data
 from flowlib.distributions._joint import Joint as Joint
+from flowlib.distributions._kl_divergence import KLDivergence as KLDivergence
+from flowlib.distributions._kl_divergence import kl_divergence as kl_divergence
 from flowlib.distributions._laplace import Laplace as Laplace
 from flowlib.distributions._layer_values import LayerValues as LayerValues
 from flowlib.distributions._loc_scale import AbstractLocScaleDistribution as AbstractLocScaleDistribution
