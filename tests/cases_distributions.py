@@ -10,6 +10,7 @@ import numpy as np
 
 import flowlib.bijections as bij
 import flowlib.distributions as dst
+from flowlib.support import Integers
 from parts import normal, positive, rotation, shift
 from registry import Case, entry
 
@@ -65,6 +66,15 @@ def unlike(key, d):
     keys = jr.split(key, 4)
     dists = [located(dst.Normal, keys[0], d), student_t(keys[1], d), multivariate(keys[2], d)]
     return dst.Mixture(dists, positive(keys[3], 3))
+
+
+def truncated(family, key, lower, upper, *shape):
+    return dst.Truncated(located(family, key, *shape), lower, upper)
+
+
+def cut(dist) -> Sequence[float]:
+    both = np.concatenate([np.asarray(dist.lower).ravel(), np.asarray(dist.upper).ravel()])
+    return both[np.isfinite(both)].tolist()
 
 
 def side_by_side(key, d):
@@ -196,6 +206,13 @@ DISTRIBUTIONS: list[Case] = [
         lambda key, d: exchangeable(shifted(key, d), bij.SoftPlus((d,))),
         default=5,
         infinite=TIES,
+    *entry("Truncated", lambda key, d: truncated(dst.Normal, key, -1.0, 2.0, d), default=5, special=cut),
+    *entry("Truncated_below", lambda key, d: truncated(dst.Logistic, key, 5.0, jnp.inf, d), default=1, special=cut),
+    *entry("Quantized", lambda key, d: dst.Quantized(located(dst.Normal, key, d // 3, 3)), default=6, sizes=(6,)),
+    *entry(
+        "Quantized_values",
+        lambda key, d: dst.Quantized(located(dst.Logistic, key, d), values=Integers(-2, 5)),
+        default=2,
     ),
     *entry("VmapMixture", lambda key, d: mixture(lambda k: located(dst.Normal, k, d), key), default=5),
     *entry("VmapMixture_full", lambda key, d: mixture(lambda k: multivariate(k, d), key, n=2), default=2),

@@ -17,6 +17,7 @@ from contract_tools import EPS, X64
 from density_tools import close, kolmogorov_smirnov
 from flowlib.flows import coupling_flow
 from flowlib.support import Joined, Real
+from flowlib.train import fit_to_data
 
 LEVELS = np.array([0.1, 0.9, 0.3, 0.6])
 
@@ -70,6 +71,24 @@ def test_a_base_that_differs_in_each_dimension_carries_a_flow(key):
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(grads.base_dist))
     with pytest.raises(ValueError, match="positive"):
         dst.Transformed(unlike(), bij.Invert(bij.Exp((4,))))
+
+
+def test_a_base_learns_the_tails_of_each_dimension():
+    """Degrees of freedom that start between them go to 1.5 and upwards, to where maximum likelihood alone has them."""
+    rng = np.random.default_rng(0)
+    x = np.stack([rng.standard_t(1.5, size=600), rng.normal(size=600)], 1)
+    base = dst.StudentT(jnp.full(2, 5.0))
+    flow = dst.Transformed(base, bij.Affine(np.zeros(2), np.ones(2)))
+    fitted, _ = fit_to_data(
+        jr.key(0), flow, x, max_epochs=60, batch_size=100, learning_rate=0.05, val_prop=0.0, show_progress=False
+    )
+    df = student_base(fitted).df
+    assert abs(np.log(df[0] / stats.t.fit(x[:, 0])[0])) < 0.3
+    assert df[1] > 10
+
+
+def student_base(dist: Any) -> Any:
+    return dist if isinstance(dist, dst.StudentT) else student_base(dist.base_dist)
 
 
 def test_conditional_parts_stand_beside_unconditional_ones(key):

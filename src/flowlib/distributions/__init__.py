@@ -16,6 +16,8 @@ from flowlib.distributions._gaussian_mixture import gaussian_mixture as gaussian
 from flowlib.distributions._gumbel import Gumbel as Gumbel
 from flowlib.distributions._init_from_data import init_from_data as init_from_data
 from flowlib.distributions._joint import Joint as Joint
+from flowlib.distributions._kl_divergence import KLDivergence as KLDivergence
+from flowlib.distributions._kl_divergence import kl_divergence as kl_divergence
 from flowlib.distributions._laplace import Laplace as Laplace
 from flowlib.distributions._layer_values import LayerValues as LayerValues
 from flowlib.distributions._loc_scale import AbstractLocScaleDistribution as AbstractLocScaleDistribution
@@ -27,10 +29,12 @@ from flowlib.distributions._multivariate_normal import MultivariateNormal as Mul
 from flowlib.distributions._multivariate_student_t import MultivariateStudentT as MultivariateStudentT
 from flowlib.distributions._normal import Normal as Normal
 from flowlib.distributions._normal import StandardNormal as StandardNormal
+from flowlib.distributions._quantized import Quantized as Quantized
 from flowlib.distributions._student_t import StudentT as StudentT
 from flowlib.distributions._symmetrised import Symmetrised as Symmetrised
 from flowlib.distributions._transformed import AbstractTransformed as AbstractTransformed
 from flowlib.distributions._transformed import Transformed as Transformed
+from flowlib.distributions._truncated import Truncated as Truncated
 from flowlib.distributions._uniform import Uniform as Uniform
 from flowlib.distributions._uniform_circle import UniformCircle as UniformCircle
 from flowlib.distributions._uniform_sphere import UniformSphere as UniformSphere

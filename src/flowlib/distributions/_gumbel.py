@@ -13,7 +13,7 @@ from flowlib.distributions._loc_scale import AbstractLocScaleDistribution, Abstr
 from flowlib.distributions._special import log1m_exp
 from flowlib.distributions._statistics import AbstractQuantile
 
-_EULER = 0.5772156649015329
+EULER = 0.5772156649015329
 _FAR = 40.0
 
 
@@ -29,13 +29,13 @@ class _StandardGumbel(AbstractStandard, AbstractQuantile):
         return jr.gumbel(key, shape)
 
     def _mean(self):
-        return _EULER
+        return EULER
 
     def _variance(self):
         return math.pi**2 / 6
 
     def _entropy(self):
-        return math.prod(self.shape) * (1 + _EULER)
+        return math.prod(self.shape) * (1 + EULER)
 
     def _cdf(self, x: Array) -> Array:
         # Below -20 the result is 0 in any precision, and exp(-x) would overflow on the way.

@@ -59,6 +59,16 @@ def digamma_excess(a: Array) -> Array:
     return slope - 0.5 / a
 
 
+def minus_log1p(x: Array) -> Array:
+    """x - log(1 + x), for x > -1, by its series where it would cancel."""
+    near = jnp.abs(x) < 0.01
+    close, series = jnp.where(near, x, 0), jnp.zeros_like(x)
+    for k in reversed(range(2, 10)):
+        series = 1 / k - close * series
+    far = jnp.where(near, 1, x)
+    return jnp.where(near, close**2 * series, far - jnp.log1p(far))
+
+
 def log1p_square(z: Array) -> Array:
     """log(1 + z^2), without overflow of the square."""
     large = jnp.abs(z) > 1

@@ -158,6 +158,26 @@ def is_product(dist: AbstractDistribution, kind: type) -> bool:
     return isinstance(dist, AbstractCumulative) and dist._is_product(kind)
 
 
+def checked_product(dist: Any, kind: type, owner: str, what: str) -> AbstractDistribution:
+    """`dist` out of its wrapper.
+
+    Raises:
+        TypeError: if it is no distribution of independent coordinates with `what`, the closed forms of `kind`.
+        ValueError: if it is conditional.
+    """
+    dist = peel(dist)
+    if not isinstance(dist, AbstractDistribution):
+        raise TypeError(f"{owner} expected a distribution, got {type(dist).__name__}.")
+    if dist.cond_shape is not None:
+        raise ValueError(f"{owner} expected an unconditional distribution, got one with cond_shape {dist.cond_shape}.")
+    if not is_product(dist, kind):
+        raise TypeError(
+            f"{owner} expected independent coordinates with {what} in closed form, got {type(dist).__name__} "
+            f"of shape {dist.shape}."
+        )
+    return dist
+
+
 @eqx.filter_jit
 def statistic(name: str, dist: AbstractDistribution, shape: tuple[int, ...]) -> Array:
     """What the method `name` of a distribution gives with plain parameters, in a shape."""

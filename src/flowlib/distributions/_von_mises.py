@@ -12,7 +12,7 @@ from jax.scipy.special import i0e
 from jaxtyping import Array, ArrayLike, PRNGKeyArray
 from paramax import AbstractUnwrappable, unwrap
 
-from flowlib.constraints import broadcast, finite, positive
+from flowlib.constraints import Parameter, broadcast, finite, positive
 from flowlib.distributions._statistics import AbstractCumulative, AbstractEntropy, statistic
 from flowlib.support import Circle, Support
 
@@ -49,7 +49,7 @@ class VonMises(AbstractEntropy, AbstractCumulative):
         Best and Fisher 1979, Efficient simulation of the von Mises distribution.
     """
 
-    loc: Array | AbstractUnwrappable[Array]
+    loc: Parameter
     _concentration: Array | AbstractUnwrappable[Array]
     shape: tuple[int, ...] = eqx.field(static=True)
     cond_shape: ClassVar[None] = None
@@ -82,12 +82,12 @@ class VonMises(AbstractEntropy, AbstractCumulative):
         return _wrapped(self.loc)
 
     def _circular_variance(self) -> Array:
-        return -_slope(self.concentration)
+        return -log_i0e_slope(self.concentration)
 
     def _log_prob(self, x: Array, condition: Array | None) -> Array:
         # cos - 1 without cancellation.
         height = -2 * self.concentration * jnp.sin(0.5 * (x - self.loc)) ** 2
-        return (height - _log_i0e(self.concentration) - _LOG_2PI).sum()
+        return (height - log_i0e(self.concentration) - _LOG_2PI).sum()
 
     def _sample(self, key: PRNGKeyArray, condition: Array | None) -> Array:
         return self._sample_batch(key, 1, condition)[0]
@@ -99,7 +99,7 @@ class VonMises(AbstractEntropy, AbstractCumulative):
 
     def _entropy(self) -> Array:
         concentration = self.concentration
-        return (_LOG_2PI + _log_i0e(concentration) - concentration * _slope(concentration)).sum()
+        return (_LOG_2PI + log_i0e(concentration) - concentration * log_i0e_slope(concentration)).sum()
 
     def _cdf(self, x: Array) -> Array:
         start = jnp.asarray(-math.pi, x.dtype)
@@ -107,7 +107,7 @@ class VonMises(AbstractEntropy, AbstractCumulative):
         return _turning_cdf(x - self.loc, self.concentration) - _turning_cdf(start - self.loc, self.concentration)
 
 
-def _log_i0e(k: Array) -> Array:
+def log_i0e(k: Array) -> Array:
     """log(I0(k) exp(-k)), for k > 0, with its derivative for large k too."""
     large = k > _LARGE
     inverse, small = 1 / jnp.where(large, k, _LARGE), jnp.where(large, 1, k)
@@ -117,9 +117,9 @@ def _log_i0e(k: Array) -> Array:
     return jnp.where(large, jnp.log1p(series) + 0.5 * (jnp.log(inverse) - _LOG_2PI), jnp.log(i0e(small)))
 
 
-def _slope(k: Array) -> Array:
-    """The derivative of `_log_i0e`, I1(k)/I0(k) - 1."""
-    return jax.jvp(_log_i0e, (k,), (jnp.ones_like(k),))[1]
+def log_i0e_slope(k: Array) -> Array:
+    """The derivative of `log_i0e`, I1(k)/I0(k) - 1."""
+    return jax.jvp(log_i0e, (k,), (jnp.ones_like(k),))[1]
 
 
 def _wrapped(angle: Array) -> Array:
@@ -143,7 +143,7 @@ def _centred_cdf(angle: Array, k: Array) -> Array:
 
 
 def _log_density(angle: Array, k: Array) -> Array:
-    return -2 * k * jnp.sin(0.5 * angle) ** 2 - _log_i0e(k) - _LOG_2PI
+    return -2 * k * jnp.sin(0.5 * angle) ** 2 - log_i0e(k) - _LOG_2PI
 
 
 def _draw(key: PRNGKeyArray, k: Array) -> Array:

@@ -4,6 +4,7 @@ A support tests membership and draws test points. When things are composed only 
 compared, since the ends of an interval may be parameters; membership is tested at run time.
 """
 
+from flowlib.support._composed import Between as Between
 from flowlib.support._composed import Joined as Joined
 from flowlib.support._composed import Repeated as Repeated
 from flowlib.support._composed import Reshaped as Reshaped

@@ -32,6 +32,27 @@ class Subset(Support):
         return self.within.draw(key, shape, dtype)
 
 
+class Between(Support):
+    """What of `within`, a set for each coordinate, lies between the ends, which are members and may be infinite."""
+
+    kind: ClassVar[str] = "unknown"
+    within: Support
+    lower: Array
+    upper: Array
+
+    def inside(self, x):
+        return self.within.inside(x) & (x >= self.lower.astype(x.dtype)) & (x <= self.upper.astype(x.dtype))
+
+    def anchor(self, x):
+        return self._clip(jnp.broadcast_to(self.within.anchor(x), x.shape))
+
+    def draw(self, key, shape, dtype=None):
+        return self._clip(self.within.draw(key, shape, dtype))
+
+    def _clip(self, x):
+        return jnp.clip(x, self.lower.astype(x.dtype), self.upper.astype(x.dtype))
+
+
 class Whole(Support):
     """Events with whole numbers in some columns, the last axis, whose cells [n, n + 1) meet `cells`.
 
