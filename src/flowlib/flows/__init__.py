@@ -4,6 +4,7 @@ from flowlib.flows._block_neural_autoregressive import (
     block_neural_autoregressive_flow as block_neural_autoregressive_flow,
 )
 from flowlib.flows._coupling import coupling_flow as coupling_flow
+from flowlib.flows._ffjord import ffjord as ffjord
 from flowlib.flows._flow_plus_plus import flow_plus_plus as flow_plus_plus
 from flowlib.flows._glow import glow as glow
 from flowlib.flows._inverse_autoregressive import inverse_autoregressive_flow as inverse_autoregressive_flow
