@@ -49,9 +49,7 @@ def require_diffrax() -> Any:
     except ModuleNotFoundError as error:
         if error.name != "diffrax":
             raise
-        raise ModuleNotFoundError(
-            "continuous flows need diffrax: pip install flowlib[ode]", name="diffrax"
-        ) from None
+        raise ModuleNotFoundError("continuous flows need diffrax: pip install flowlib[ode]", name="diffrax") from None
 
 
 def solver_tolerance(dtype: Any) -> float:
@@ -100,9 +98,7 @@ def integrate(
     done = finite & (solution.result == diffrax.RESULTS.successful)
     found = done & jnp.isfinite(x_end).all() & jnp.isfinite(log_det)
     x_end = jnp.where(found, x_end, jax.lax.stop_gradient(start))
-    return Solution(
-        x_end, jnp.where(found, log_det, 0), jnp.where(found, -energy if backwards else energy, 0), found
-    )
+    return Solution(x_end, jnp.where(found, log_det, 0), jnp.where(found, -energy if backwards else energy, 0), found)
 
 
 def _adjoint(diffrax, setting, tolerance):

@@ -224,8 +224,6 @@ def _around_the_field(dist: Any) -> tuple[tuple, AbstractBijection, tuple]:
     layers = _layers(dist)
     places = [i for i, layer in enumerate(layers) if continuous_part(layer) is not None]
     if len(places) > 1:
-        raise ValueError(
-            f"FlowMatchingLoss expected exactly one ContinuousFlow, got {len(places)}: use flow_layers=1."
-        )
+        raise ValueError(f"FlowMatchingLoss expected exactly one ContinuousFlow, got {len(places)}: use flow_layers=1.")
     (i,) = places
     return layers[:i], layers[i], layers[i + 1 :]
