@@ -242,7 +242,7 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("build, kind, message", BAD.values(), ids=BAD.keys())
+@pytest.mark.parametrize(("build", "kind", "message"), BAD.values(), ids=BAD.keys())
 def test_bad_input_is_named(build, kind, message, unchecked_annotations):
     with pytest.raises(kind, match=message) as caught:
         build()

@@ -5,7 +5,7 @@ from typing import Any, get_args
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from flowlib._arrays import as_shape, check_count
 from flowlib._module import unwrap_own
