@@ -78,18 +78,17 @@ def integrate(
     condition = None if condition is None else jnp.where(finite, condition, jnp.zeros_like(condition))
     arrays, rest = eqx.partition((field, condition, probe), eqx.is_array)
     tolerance = solver_tolerance(x.dtype) if setting.tolerance is None else setting.tolerance
-    solver = diffrax.Tsit5()
     t0, t1 = jnp.asarray(float(backwards), x.dtype), jnp.asarray(float(not backwards), x.dtype)
-    zero = jnp.zeros((), x.dtype)
+    zero, shortest = jnp.zeros((), x.dtype), 16 * float(jnp.finfo(x.dtype).eps)
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(partial(_rates, rest)),
-        solver,
+        diffrax.Tsit5(),
         t0,
         t1,
         (t1 - t0) * jnp.asarray(_FIRST_STEP, x.dtype),
         (start, zero, zero),
         arrays,
-        stepsize_controller=diffrax.PIDController(rtol=tolerance, atol=tolerance, norm=_largest),
+        stepsize_controller=diffrax.PIDController(rtol=tolerance, atol=tolerance, dtmin=shortest, norm=_largest),
         adjoint=_adjoint(diffrax, setting, tolerance),
         max_steps=setting.max_steps,
         throw=False,
@@ -114,7 +113,9 @@ def _adjoint(diffrax, setting, tolerance):
 
 
 def _largest(error) -> Array:
-    return jnp.stack([jnp.abs(leaf).max() for leaf in jax.tree.leaves(error)]).max()
+    size = jnp.stack([jnp.abs(leaf).max() for leaf in jax.tree.leaves(error)]).max()
+    # A step that led nowhere is tried again with a shorter one; of NaN the controller would make steps of NaN.
+    return jnp.where(jnp.isnan(size), jnp.inf, size)
 
 
 def _rates(rest, t, state, arrays):

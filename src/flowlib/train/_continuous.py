@@ -109,8 +109,9 @@ class HutchinsonLoss(AbstractRowLoss):
     """-mean(log p(x_i | condition_i)) with a random estimate of the divergence in each `ContinuousFlow` of the flow.
 
     The estimate is v.(df/dx)v along the whole path, with random signs v drawn anew for each row and step, and kept
-    within a solve. Its mean is the exact divergence, so that the mean of the loss is `MaximumLikelihoodLoss`. An evaluation
-    of the field costs one forward-mode pass, where the exact divergence takes one for each coordinate. To the loss of a row can be added `kinetic` times the integral of |dx/dt|^2 over its paths: they are then
+    within a solve. Its mean is the exact divergence, so that the mean of the loss is `MaximumLikelihoodLoss`. An
+    evaluation of the field costs one forward-mode pass, where the exact divergence takes one for each coordinate.
+    To the loss of a row can be added `kinetic` times the integral of |dx/dt|^2 over its paths: they are then
     straighter, and the solver takes fewer steps.
 
     Args:
