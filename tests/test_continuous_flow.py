@@ -230,7 +230,7 @@ BAD = {
     ),
     "no flow": (lambda: HutchinsonLoss().check(StandardNormal((2,)), ROWS), TypeError, "got StandardNormal"),
     "no key": (
-        lambda: FlowMatchingLoss().per_row(Transformed(StandardNormal((2,)), linear()), None, jnp.asarray(ROWS)),
+        lambda: FlowMatchingLoss()(*eqx.partition(Transformed(StandardNormal((2,)), linear()), eqx.is_array), ROWS),
         ValueError,
         "expected a key",
     ),

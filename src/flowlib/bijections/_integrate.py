@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float
 
 Adjoint = Literal["checkpoint", "backsolve", "direct"]
@@ -28,11 +29,11 @@ class Setting(NamedTuple):
 
 
 class Solution(NamedTuple):
-    """What a solve reached. The energy is the integral of |dx/dt|^2; `found` is false where the solver failed."""
+    """What a solve reached, and whether it did. The energy, the integral of |dx/dt|^2, is there with a probe only."""
 
     x: Array
     log_det: Float[Array, ""]
-    energy: Float[Array, ""]
+    energy: Float[Array, ""] | None
     found: Bool[Array, ""]
 
 
@@ -79,25 +80,27 @@ def integrate(
     arrays, rest = eqx.partition((field, condition, probe), eqx.is_array)
     tolerance = solver_tolerance(x.dtype) if setting.tolerance is None else setting.tolerance
     t0, t1 = jnp.asarray(float(backwards), x.dtype), jnp.asarray(float(not backwards), x.dtype)
-    zero, shortest = jnp.zeros((), x.dtype), 16 * float(jnp.finfo(x.dtype).eps)
+    zero, shortest = jnp.zeros((), x.dtype), 4 * float(jnp.finfo(x.dtype).eps)
     solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(partial(_rates, rest)),
+        diffrax.ODETerm(Partial(_rates, rest)),
         diffrax.Tsit5(),
         t0,
         t1,
         (t1 - t0) * jnp.asarray(_FIRST_STEP, x.dtype),
-        (start, zero, zero),
+        (start, zero) if probe is None else (start, zero, zero),
         arrays,
         stepsize_controller=diffrax.PIDController(rtol=tolerance, atol=tolerance, dtmin=shortest, norm=_largest),
         adjoint=_adjoint(diffrax, setting, tolerance),
         max_steps=setting.max_steps,
         throw=False,
     )
-    x_end, log_det, energy = jax.tree.map(lambda saved: saved[0], solution.ys)
+    x_end, log_det, *more = jax.tree.map(lambda saved: saved[0], solution.ys)
     done = finite & (solution.result == diffrax.RESULTS.successful)
     found = done & jnp.isfinite(x_end).all() & jnp.isfinite(log_det)
     x_end = jnp.where(found, x_end, jax.lax.stop_gradient(start))
-    return Solution(x_end, jnp.where(found, log_det, 0), jnp.where(found, -energy if backwards else energy, 0), found)
+    log_det, *more = (jnp.where(found, total, 0) for total in (log_det, *more))
+    energy = (-more[0] if backwards else more[0]) if more else None
+    return Solution(x_end, log_det, energy, found)
 
 
 def _adjoint(diffrax, setting, tolerance):
@@ -119,7 +122,7 @@ def _largest(error) -> Array:
 
 
 def _rates(rest, t, state, arrays):
-    """The rates of change of the event, of the log-det and of the energy."""
+    """The rates of change of the event, of the log-det and, with a probe, of the energy."""
     field, condition, probe = eqx.combine(arrays, rest)
     x = state[0]
     # A trial step may overflow; the gradient of what is computed there, though not used, must be no NaN.
@@ -127,11 +130,11 @@ def _rates(rest, t, state, arrays):
     velocity = partial(field_at, field, jnp.asarray(t, x.dtype), condition)
     inside = jnp.where(finite, x, 0)
     if probe is None:
-        rate, divergence = value_and_divergence(velocity, inside)
+        rates = value_and_divergence(velocity, inside)
     else:
         rate, pushed = jax.jvp(velocity, (inside,), (probe,))
-        divergence = (probe * pushed).sum()
-    return tuple(jnp.where(finite, part, jnp.nan) for part in (rate, divergence, (rate * rate).sum()))
+        rates = rate, (probe * pushed).sum(), (rate * rate).sum()
+    return tuple(jnp.where(finite, part, jnp.nan) for part in rates)
 
 
 def field_at(field: Field, t: Array, condition: Array | None, x: Array) -> Array:
