@@ -30,6 +30,7 @@ def spline_coupling(key, **options):
         flows.realnvp,
         flows.inverse_autoregressive_flow,
         flows.neural_spline_flow,
+        flows.ffjord,
     ],
     ids=lambda constructor: constructor.__name__,
 )

@@ -60,9 +60,8 @@ def ffjord(
         ImportError: without diffrax.
     """
     dim = vector_dim(base_dist)
-    sizes = checked_sizes(cond_dim, width=(nn_width, 1), depth=(nn_depth, 0))
-    solver = {"tolerance": tolerance, "max_steps": max_steps, "adjoint": adjoint}
-    make_layer = Partial(_make_layer, dim=dim, activation=nn_activation, solver=solver, **sizes)
+    sizes = checked_sizes(cond_dim, nn_width=(nn_width, 1), nn_depth=(nn_depth, 0), max_steps=(max_steps, 1))
+    make_layer = Partial(_make_layer, dim=dim, activation=nn_activation, tolerance=tolerance, adjoint=adjoint, **sizes)
     return build_flow(
         key,
         make_layer,
@@ -77,6 +76,6 @@ def ffjord(
     )
 
 
-def _make_layer(key, *, dim, cond_dim, solver, **options):
-    field = TimeMLP(key, dim, cond_dim, **options)
+def _make_layer(key, *, dim, cond_dim, nn_width, nn_depth, activation, **solver):
+    field = TimeMLP(key, dim, cond_dim, width=nn_width, depth=nn_depth, activation=activation)
     return ContinuousFlow(field, (dim,), cond_shape=None if cond_dim is None else (cond_dim,), **solver)
