@@ -174,7 +174,8 @@ def cheapest_pairs(x: Float[Array, "rows *shape"], z: Float[Array, "rows *shape"
 
     x, z = x.reshape(len(x), -1), z.reshape(len(z), -1)
     # |x|^2 and |z|^2 come to the same in every pairing.
-    _, pairs = hungarian_algorithm(-x @ z.T)
+    with jax.numpy_dtype_promotion("standard"):
+        _, pairs = hungarian_algorithm(-x @ z.T)
     return pairs
 
 
@@ -191,7 +192,7 @@ def _velocity(layer, t, x, condition):
     """The field at rows, where time runs from 0 at the base to 1 at the data."""
 
     def one(t, x, condition):
-        flow, condition, inverted = continuous_part(layer, condition)
+        flow, condition, inverted = _part(layer, condition)
         return -flow.velocity(1 - t, x, condition) if inverted else flow.velocity(t, x, condition)
 
     return jax.vmap(one, (0, 0, None if condition is None else 0))(t, x, condition)
@@ -201,13 +202,18 @@ def _estimated_inverse(layer, x, condition, key):
     """The points of the base's side, their estimated log-dets, and the energies; NaN where the solver fails."""
 
     def one(x, condition, probe):
-        flow, condition, inverted = continuous_part(layer, condition)
+        flow, condition, inverted = _part(layer, condition)
         solution = flow.follow(x, condition, backwards=not inverted, probe=probe)
         parts = (solution.x, solution.log_det, solution.energy)
         return jax.tree.map(lambda part: jnp.where(solution.found, part, jnp.nan), parts)
 
     probe = jr.rademacher(key, x.shape, x.dtype)
     return jax.vmap(one, (0, None if condition is None else 0, 0))(x, condition, probe)
+
+
+def _part(layer: Any, condition: Array | None) -> Any:
+    """What `continuous_part` says of a layer that is known to be one."""
+    return continuous_part(layer, condition)
 
 
 def _layers(dist: Any) -> tuple[AbstractBijection, ...]:
