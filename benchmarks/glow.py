@@ -54,11 +54,10 @@ def memory_rows(x: np.ndarray, depths: tuple[int, ...], width: int, repeats: int
         fitted, _ = fit_to_data(
             jr.key(1), flow, x, max_epochs=5, batch_size=len(x) // 4, standardise=False, show_progress=False
         )
-        arrays, _ = eqx.partition(fitted, eqx.is_array)
         programs = {}
         for gradient in GRADIENTS:
-            _, static = eqx.partition(make(side, steps, width, gradient), eqx.is_array)
-            programs[gradient] = compiled_gradient(eqx.combine(arrays, static), x)
+            structure = jax.tree.structure(make(side, steps, width, gradient))
+            programs[gradient] = compiled_gradient(jax.tree.unflatten(structure, jax.tree.leaves(fitted)), x)
         times = in_turns({gradient: call for gradient, (call, _) in programs.items()}, repeats)
         stored = programs["store"][0]()
         for gradient, (call, memory) in programs.items():

@@ -22,6 +22,8 @@ from cases_distributions import DISTRIBUTIONS as FAMILIES
 from cases_images import BIJECTIONS as IMAGES
 from cases_images import DISTRIBUTIONS as IMAGE_DISTRIBUTIONS
 from cases_images import FLOWS as IMAGE_FLOWS
+from cases_linear import BIJECTIONS as LINEAR
+from cases_transformers import BIJECTIONS as TRANSFORMERS
 from flowlib import flows, nn
 from flowlib.flows._tail import default_transformer
 from flowlib.support import Circle
@@ -540,6 +542,11 @@ FLOWS: list[Case] = [
     *premade_cases(flows.block_neural_autoregressive_flow, {"": 1, "_conditional": 2}, nn_block_dim=4),
     *premade_cases(flows.planar_flow, {"": 2, "_conditional": 5}, flow_layers=3, width_size=4),
     *premade_cases(flows.ffjord, {"": 2, "_conditional": 1}, nn_width=4, nn_depth=1, **SOLVED),
+    *premade_cases(flows.radial_flow, {"": 5, "_conditional": 2}, flow_layers=3, width_size=4),
+    *premade_cases(flows.residual_flow, {"": 5, "_conditional": 2}, flow_layers=2, nn_width=4, nn_depth=1),
+    *premade_cases(
+        flows.sylvester_flow, {"": 2, "_conditional": 5}, flow_layers=2, width_size=4, kind="orthogonal", noise=0.2
+    ),
     *premade_cases(flows.triangular_spline_flow, {"": 2, "_conditional": 1}, flow_layers=2, knots=4),
     *premade_cases(flows.nice, {"": 5, "_conditional": 1}, **NARROW),
     *premade_cases(flows.realnvp, {"": 1, "_conditional": 5}, **{**NARROW, "nn_depth": 1}),
@@ -549,7 +556,7 @@ FLOWS: list[Case] = [
         flows.neural_spline_flow, {"": 2, "_conditional": 1}, "_autoregressive", kind="autoregressive", **SPLINES
     ),
 ]
-BIJECTIONS += IMAGES
+BIJECTIONS += IMAGES + LINEAR + TRANSFORMERS
 # Of a premade flow's two cases the conditional one runs always as a density, the other one as a bijection.
 DISTRIBUTIONS: list[Case] = [
     *FAMILIES,

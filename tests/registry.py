@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import jax
+import numpy as np
 import pytest
 
 SIZES = (1, 2, 5)
@@ -17,6 +18,10 @@ only_in_full = pytest.mark.skipif(not ALL_SIZES, reason="runs with FLOWLIB_TEST_
 
 def no_special_numbers(instance) -> Sequence[float]:
     return ()
+
+
+def square_as_it_is(jacobian: np.ndarray) -> np.ndarray:
+    return jacobian
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class Case:
         special: numbers at which the object has knots or ends.
         stacked: whether to compare a scan of it with its layers; not for flows, which are scans already, nor for
             what leaves its own domain.
+        square: of Jacobians, each with more rows than columns, those whose determinant the log-det means.
         infinite: why values or gradients may be infinite at special points; empty if they never are.
     """
 
@@ -44,6 +50,7 @@ class Case:
     noise: float = 0.5
     special: Callable[..., Sequence[float]] = no_special_numbers
     stacked: bool = True
+    square: Callable[[np.ndarray], np.ndarray] = square_as_it_is
     infinite: str = ""
 
     @property

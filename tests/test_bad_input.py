@@ -94,7 +94,7 @@ VALUES = {
     ),
     "planar slope": (lambda: flow(flows.planar_flow, negative_slope=0.0), r"negative_slope in \(0, 1\], got 0.0"),
     "flow knots": (lambda: flow(flows.triangular_spline_flow, knots=0), "knots must be an integer of at least 1"),
-    "mixing": (lambda: flow(mixing="rotation"), "mixing must be one of .*'linear'.*, got 'rotation'"),
+    "mixing": (lambda: flow(mixing="spin"), "mixing must be one of .*'linear'.*, got 'spin'"),
     "kind of spline flow": (
         lambda: flow(flows.neural_spline_flow, kind="affine"),
         "kind must be one of .*'autoregressive'.*, got 'affine'",

@@ -21,7 +21,10 @@ from flowlib.flows import (
     neural_spline_flow,
     nice,
     planar_flow,
+    radial_flow,
     realnvp,
+    residual_flow,
+    sylvester_flow,
     triangular_spline_flow,
 )
 
@@ -35,7 +38,10 @@ CONSTRUCTORS = [
     neural_spline_flow,
     nice,
     planar_flow,
+    radial_flow,
     realnvp,
+    residual_flow,
+    sylvester_flow,
     triangular_spline_flow,
 ]
 

@@ -19,6 +19,7 @@ import flowlib
 from flowlib.bijections import Affine, Chain, Flip, InDataUnits, Permute
 from flowlib.distributions import Dequantized, Gamma, Normal, StandardNormal, Transformed
 from flowlib.flows import coupling_flow
+from flowlib.support import Integers
 from flowlib.train import EpochHistory, StepHistory
 
 mpl.use("Agg")
@@ -360,6 +361,15 @@ def test_a_row_for_each_temperature_of_the_same_draws(channels):
     assert [label.get_text() for label in ax.get_yticklabels()] == ["0.5", "1"]
     # At the middle row of each image.
     np.testing.assert_array_equal(ax.get_yticks(), [2, 6])
+
+
+def test_black_and_white_are_the_ends_of_the_range_of_whole_numbers():
+    """Whatever is drawn: few draws have both, and those of a poor flow lie far beyond."""
+    dist = images(1)
+    whole = Dequantized(dist, values=Integers(-2, 2))
+    ax = plot.plot_temperatures(whole, KEY, temperatures=(1.0,), n=3)
+    wanted = np.clip((np.asarray(dist.sample(KEY, 3))[:, 0] + 2) / 4, 0, 1)
+    np.testing.assert_allclose(tiles(ax, 1, 3, 3, 4)[0], wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("path", ["linear", "spherical"])

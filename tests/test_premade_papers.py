@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from flowlib import flows, init_from_data
-from flowlib.bijections import InvertibleLinear
+from flowlib.bijections import HouseholderProduct, InvertibleLinear, QRLinear, Rotation, SVDLinear
 from flowlib.distributions import StandardNormal
 
 KEY = jr.key(0)
@@ -45,6 +45,35 @@ def test_mixing_lets_every_coordinate_depend_on_every_other(mixing, flow_layers)
     flow = flows.coupling_flow(KEY, base_dist=normal(4), mixing=mixing, flow_layers=flow_layers, **SMALL)
     jacobian = np.asarray(jax.jacfwd(noisy(flow).to_base)(jr.normal(KEY, (4,))))
     assert (np.abs(jacobian) > 1e-7).all()
+
+
+@pytest.mark.parametrize(
+    ("mixing", "kind", "dim"),
+    [
+        ("lu", InvertibleLinear, 3),
+        ("qr", QRLinear, 3),
+        ("svd", SVDLinear, 2),
+        ("householder", HouseholderProduct, 5),
+        ("rotation", Rotation, 2),
+    ],
+)
+def test_a_matrix_beside_the_permutations_starts_as_the_identity_and_is_trained(mixing, kind, dim):
+    """One stands before each layer, and one at the end."""
+    flow = flows.coupling_flow(KEY, base_dist=normal(dim), mixing=mixing, flow_layers=3, **SMALL)
+    scan, *_, last = flow.bijection.bijection  # pyright: ignore
+    assert type(scan.bijection[0]) is type(last) is kind
+    x, weights = jr.normal(jr.key(1), (2, 7, dim))
+    arrays, rest = eqx.partition(flow, eqx.is_inexact_array)
+
+    def weighted(arrays):
+        z = eqx.combine(arrays, rest).to_base(x)
+        return (weights * z).sum(), z
+
+    grads, z = jax.grad(weighted, has_aux=True)(arrays)
+    np.testing.assert_allclose(z, x, atol=1e-5)
+    scan, *_, last = grads.bijection.bijection
+    for part in (scan.bijection[0], last):
+        assert all((np.abs(grad) > 1e-6).any() for grad in jax.tree.leaves(part))
 
 
 def test_linear_mixing_starts_with_another_rotation_in_each_layer():

@@ -3,19 +3,19 @@
 from typing import ClassVar
 
 import equinox as eqx
-from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
 from flowlib._arrays import check_count
-from flowlib._module import unwrap_own
-from flowlib.bijections._bijection import AbstractBijection
-from flowlib.bijections._plu import PLU, make_plu, same_log_det
+from flowlib.bijections._linear_map import AbstractLinearMap
+from flowlib.bijections._plu import PLU, make_plu
 
 
-class InvertibleLinear(AbstractBijection):
+class InvertibleLinear(AbstractLinearMap):
     """y = W x with W = P L (U + diag(s)); log |det dy/dx| = sum log |s|, O(dim).
 
     P is a permutation and stays, L is unit lower and U strictly upper triangular, and the signs of s stay, so that W is
-    invertible wherever training goes. Each direction O(dim^2): matrix products, or two triangular solves.
+    invertible wherever training goes. Each direction O(dim^2): matrix products, or two triangular solves. With the
+    identity as `init`, P is the identity and s positive: W = L U for ever.
 
     Args:
         key: a PRNG key for the initial W; not used with `init`.
@@ -37,19 +37,11 @@ class InvertibleLinear(AbstractBijection):
         self.shape = (check_count(dim, "dim"),)
         self.plu = make_plu(key, dim, init, "InvertibleLinear")
 
-    @property
-    def matrix(self) -> Float[Array, "dim dim"]:
-        """W."""
-        return unwrap_own(self).plu.matrix()
+    def _apply(self, columns: Array) -> Array:
+        return self.plu.apply(columns)
 
-    def _transform_and_log_det(self, x: Array, condition: Array | None = None):
-        return self.plu.apply(x[:, None])[:, 0], self.plu.log_det()
+    def _solve(self, columns: Array) -> Array:
+        return self.plu.solve(columns)
 
-    def _inverse_and_log_det(self, y: Array, condition: Array | None = None):
-        return self.plu.solve(y[:, None])[:, 0], -self.plu.log_det()
-
-    def _transform_and_log_det_batch(self, x: Array, condition: Array | None = None):
-        return self.plu.apply(x.T).T, same_log_det(self.plu.log_det(), x)
-
-    def _inverse_and_log_det_batch(self, y: Array, condition: Array | None = None):
-        return self.plu.solve(y.T).T, same_log_det(-self.plu.log_det(), y)
+    def _log_det(self) -> Array:
+        return self.plu.log_det()

@@ -1,20 +1,23 @@
 """The cumulative distribution function of a mixture of logistic distributions, seen on the real line."""
 
-import math
 from typing import ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from flowlib._arrays import as_shape, check_count
 from flowlib.bijections._bijection import AbstractBijection
+from flowlib.bijections._mixture_components import (
+    Components,
+    constrained_scales,
+    event_log_det,
+    initial_components,
+    log_sigmoids,
+    where_to_search,
+)
 from flowlib.bijections._solve import solve_scalar
-
-# The initial locations run from minus this to this. See the class.
-_SPREAD = 0.1
 
 
 class LogisticMixture(AbstractBijection):
@@ -55,12 +58,7 @@ class LogisticMixture(AbstractBijection):
             raise ValueError(f"LogisticMixture expected min_scale in (0, 1), got {min_scale}.")
         self.shape = as_shape(shape)
         self.min_scale = float(min_scale)
-        spread = np.linspace(-_SPREAD, _SPREAD, components) if components > 1 else np.zeros(1)
-        each = (components, *self.shape)
-        # Unconstrained: logits of the weights, and scales before a softplus, 0 for scale 1.
-        self.logits = jnp.zeros(each)
-        self.locations = jnp.asarray(np.broadcast_to(spread.reshape(-1, *[1] * len(self.shape)), each), float)
-        self.scales = jnp.zeros(each)
+        self.logits, self.locations, self.scales = initial_components(components, self.shape)
 
     @property
     def _cheap_both_ways(self) -> bool:
@@ -70,30 +68,16 @@ class LogisticMixture(AbstractBijection):
 
     def _transform_and_log_det(self, x: Array, condition: Array | None = None):
         components = self._components()
-        return _logit(x, components), self._total(_log_slope(x, components))
+        return _logit(x, components), event_log_det(_log_slope(x, components), self.shape)
 
     def _inverse_and_log_det(self, y: Array, condition: Array | None = None):
         components = self._components()
-        log_weights, locations, scales = components
-        # Where all components are below y, so is their mixture.
-        ends = locations + scales * y
-        start = (jnp.exp(log_weights) * ends).sum(0)
-        x = solve_scalar(_logit, y, components, start=start, bracket=(ends.min(0), ends.max(0)))
-        return x, -self._total(_log_slope(x, components))
+        x = solve_scalar(_logit, y, components, **where_to_search(y, components))
+        return x, -event_log_det(_log_slope(x, components), self.shape)
 
     def _components(self):
-        raw = self.scales + math.log(math.expm1(1 - self.min_scale))
-        return jax.nn.log_softmax(self.logits, axis=0), self.locations, self.min_scale + jax.nn.softplus(raw)
-
-    def _total(self, log_slope):
-        # Of a scalar in lanes, each lane's own.
-        return log_slope if self.shape == () else log_slope.sum()
-
-
-# Log weights, locations and scales.
-Components = tuple[
-    Float[Array, "components *#lanes"], Float[Array, "components *#lanes"], Float[Array, "components *#lanes"]
-]
+        scales = constrained_scales(self.scales, self.min_scale)
+        return jax.nn.log_softmax(self.logits, axis=0), self.locations, scales
 
 
 def _logit(x: Float[Array, "*lanes"], components: Components) -> Float[Array, "*lanes"]:
@@ -117,9 +101,4 @@ def _log_slope(x: Float[Array, "*lanes"], components: Components) -> Float[Array
 def _logs(x, components):
     """log sigmoid(z) and log sigmoid(-z) of each component."""
     _, locations, scales = components
-    z = (x - locations) / scales
-    # Not log1p, which XLA does not vectorise: the digits that are lost are those of the smaller part of a sum.
-    # And no abs or minimum: at 0 their second derivatives would be wrong.
-    positive = z >= 0
-    rest = jnp.log(1 + jnp.exp(jnp.where(positive, -z, z)))
-    return jnp.where(positive, 0, z) - rest, jnp.where(positive, -z, 0) - rest
+    return log_sigmoids((x - locations) / scales)

@@ -1,11 +1,9 @@
 """Planar flows: one hyperbolic-tangent or leaky-ReLU unit added to the identity."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, PRNGKeyArray
@@ -13,10 +11,14 @@ from jaxtyping import Array, PRNGKeyArray
 from flowlib._arrays import check_count, check_key
 from flowlib.bijections._bijection import AbstractBijection
 from flowlib.bijections._solve import solve_scalar
+from flowlib.bijections._unit_parameters import (
+    above_minus_one,
+    for_condition,
+    make_conditioner,
+    tanh_along,
+    tanh_and_slope,
+)
 from flowlib.nn import MLP
-
-# The slope of the map along w stays above this, so that it can be inverted in floating point.
-_MIN_SLOPE = 1e-3
 
 
 class Planar(AbstractBijection):
@@ -61,11 +63,7 @@ class Planar(AbstractBijection):
         weight_key, mlp_key = jr.split(check_key(key))
         weight = jr.normal(weight_key, (dim,)) / math.sqrt(dim)
         self.params = jnp.concatenate([weight, jnp.zeros(dim + 1)])
-        self.conditioner = None
-        self.cond_shape = None
-        if cond_dim is not None:
-            self.cond_shape = (check_count(cond_dim, "cond_dim"),)
-            self.conditioner = _conditioner(mlp_key, cond_dim, 2 * dim + 1, **mlp_kwargs)
+        self.conditioner, self.cond_shape = make_conditioner(mlp_key, cond_dim, 2 * dim + 1, **mlp_kwargs)
         self.negative_slope = None if negative_slope is None else float(negative_slope)
         self.shape = (dim,)
 
@@ -74,29 +72,27 @@ class Planar(AbstractBijection):
         return self.negative_slope is not None
 
     def _transform_and_log_det(self, x: Array, condition: Array | None = None):
-        w, u, bias, overlap = self._parameters(x, condition)
+        w, u, bias, overlap = self._parameters(condition)
         y, slope = self._activation(w @ x + bias)
         return x + u * y, jnp.log1p(slope * overlap)
 
     def _inverse_and_log_det(self, y: Array, condition: Array | None = None):
-        w, u, bias, overlap = self._parameters(y, condition)
+        w, u, bias, overlap = self._parameters(condition)
         target = w @ y + bias
         # Along w the map is a -> a + overlap h(a), an increasing function of one variable.
         if self.negative_slope is None:
-            a = solve_scalar(_along, target, overlap)
+            a = solve_scalar(tanh_along, target, overlap)
         else:
             a = target / (1 + overlap * jnp.where(target < 0, self.negative_slope, 1.0))
         value, slope = self._activation(a)
         return y - u * value, -jnp.log1p(slope * overlap)
 
-    def _parameters(self, x, condition):
-        params = self.params
-        if self.conditioner is not None:
-            params = params + self.conditioner(condition.astype(x.dtype))
+    def _parameters(self, condition):
+        params = for_condition(self.params, self.conditioner, condition)
         dim = self.shape[0]
         w, u, bias = params[:dim], params[dim : 2 * dim], params[2 * dim]
         free = w @ u
-        overlap = (1 - _MIN_SLOPE) * (jax.nn.softplus(free + math.log(math.e - 1)) - 1)
+        overlap = above_minus_one(free)
         square = w @ w
         # For w = 0 the unit is constant, and any u will do.
         u = u + (overlap - free) * w / jnp.where(square > 0, square, 1)
@@ -104,21 +100,6 @@ class Planar(AbstractBijection):
 
     def _activation(self, a):
         if self.negative_slope is None:
-            return jnp.tanh(a), 1 / jnp.cosh(jnp.clip(a, -40, 40)) ** 2
+            return tanh_and_slope(a)
         slope = jnp.where(a < 0, self.negative_slope, 1.0).astype(a.dtype)
         return slope * a, slope
-
-
-def _along(a: Array, overlap: Array) -> Array:
-    return a + overlap * jnp.tanh(a)
-
-
-def _conditioner(
-    key: PRNGKeyArray,
-    cond_dim: int,
-    out_size: int,
-    width_size: int = 50,
-    depth: int = 1,
-    activation: Callable = jax.nn.relu,
-) -> MLP:
-    return MLP(key, cond_dim, out_size, width=width_size, depth=depth, activation=activation)

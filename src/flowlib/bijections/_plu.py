@@ -54,9 +54,9 @@ class PLU(Module):
 
     def _factors(self) -> tuple[Array, Array]:
         diagonal = jnp.eye(len(self.packed), dtype=bool)
-        sign = jnp.where(self.positive, 1, -1).astype(self.packed.dtype)
         lower = jnp.where(diagonal, 1, jnp.tril(self.packed))
-        return lower, jnp.where(diagonal, sign * jnp.exp(jnp.diagonal(self.packed)), jnp.triu(self.packed))
+        s = with_signs(self.positive, jnp.exp(jnp.diagonal(self.packed)))
+        return lower, jnp.where(diagonal, s, jnp.triu(self.packed))
 
 
 def make_plu(key: PRNGKeyArray, dim: int, init: ArrayLike | None, where: str) -> PLU:
@@ -66,10 +66,15 @@ def make_plu(key: PRNGKeyArray, dim: int, init: ArrayLike | None, where: str) ->
         ValueError: if `init` is not of shape (dim, dim), not finite or singular.
     """
     key = check_key(key)
-    return _random_rotation(key, dim) if init is None else _factorise(_checked(init, dim, where))
+    return _random_rotation(key, dim) if init is None else _factorise(checked_matrix(init, dim, where))
 
 
-def same_log_det(value: Array, x: Array) -> LogDet:
+def with_signs(positive: Bool[Array, " dim"], magnitudes: Float[Array, " dim"]) -> Float[Array, " dim"]:
+    """The numbers of these magnitudes, negative where not `positive`."""
+    return jnp.where(positive, magnitudes, -magnitudes)
+
+
+def same_log_det(value: Array | float, x: Array) -> LogDet:
     """One log-det for every row of a batch."""
     zero = LogDet.zero(x, x.shape[:1])
     return LogDet(zero.value + value, zero.valid)
@@ -95,7 +100,12 @@ def _factorised(matrix: Array) -> PLU:
     return PLU(jnp.argsort(order).astype(jnp.int32), packed.astype(matrix.dtype), s > 0)
 
 
-def _checked(init: ArrayLike, dim: int, where: str) -> Array:
+def checked_matrix(init: ArrayLike, dim: int, where: str) -> Array:
+    """`init` as an array, if it is a finite and invertible matrix of its size.
+
+    Raises:
+        ValueError: otherwise.
+    """
     matrix = real_array(init, "init")
     if matrix.shape != (dim, dim):
         raise ValueError(f"{where} expected a matrix of shape {(dim, dim)} as init, got shape {matrix.shape}.")

@@ -1,5 +1,6 @@
 """Numerical inverses: roots with bounded errors and implicit gradients."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
@@ -63,6 +64,7 @@ def solve(
     structure: Structure,
     tolerance: float | None = None,
     guesses: Float[Array, "rows dim"] | None = None,
+    contraction: float | None = None,
 ) -> tuple[Float[Array, "rows dim"], Bool[Array, " rows"]]:
     """For each row the vector x with fn(x, (args, row_args)) = target, and whether its error is within the tolerance.
 
@@ -70,7 +72,8 @@ def solve(
 
     A triangular function (output i depends on inputs 0 to i, monotonically on input i) is solved
     coordinate by coordinate, by Newton's method in a bracket; any other by Newton's method for all
-    coordinates, and where that fails by Levenberg-Marquardt. The error |dx_i| is bounded by
+    coordinates, and where that fails by Levenberg-Marquardt. One that is the identity plus a contraction is solved by
+    the fixed-point iteration x <- x - (fn(x) - target) and one step of Newton's method. The error |dx_i| is bounded by
     tolerance (1 + |x_i|) in every coordinate, or by what the rounding of fn allows. The gradient
     is implicit, in the targets and all arguments, through a triangular solve where the Jacobian
     is triangular.
@@ -83,6 +86,7 @@ def solve(
         structure: of the Jacobian of fn.
         tolerance: the bound above. Defaults to `default_tolerance`.
         guesses: where to start. Defaults to the targets.
+        contraction: where fn(x) = x + g(x), a Lipschitz constant of g below 1.
     """
     tolerance = default_tolerance(targets.dtype) if tolerance is None else tolerance
     # The search is not differentiated; the root is, by the implicit function theorem.
@@ -95,6 +99,8 @@ def solve(
     polish = partial(_polish, structure=structure, tolerance=tolerance)
     if structure == "triangular":
         x = on_rows(partial(_in_turn, tolerance=tolerance), start)
+    elif contraction is not None:
+        x = on_rows(partial(_contract, constant=contraction, tolerance=tolerance), start)
     else:
         x = _newton_then_least_squares(on_rows, polish, start, tolerance)
     x, accurate = on_rows(polish, x)
@@ -185,6 +191,26 @@ def _newton(residual, start, target, *, tolerance):
     residual = partial(_ignoring_args, residual)
     solution = optimistix.root_find(residual, solver, start, max_steps=_MAX_NEWTON_STEPS, throw=False)
     return solution.value, solution.result == optimistix.RESULTS.successful
+
+
+def _contract(residual, start, target, *, constant, tolerance):
+    # A tenth, for the step after it will be taken too.
+    most = tolerance / 10 * (1 - constant) / constant
+    # From a relative error of 1 the iteration is at the last digit after half as many.
+    max_steps = 2 * math.ceil(math.log(jnp.finfo(start.dtype).eps) / math.log(constant)) + 10
+
+    def is_open(state):
+        _, length, last, n = state
+        # Steps become shorter by the constant at least, until they are nothing but rounding.
+        return (length > most) & (length <= (1 + constant) / 2 * last) & (n < max_steps)
+
+    def step(state):
+        x, length, _, n = state
+        move = residual(x)
+        return x - move, jnp.sqrt(move @ move), length, n + 1
+
+    infinite = jnp.full((), jnp.inf, start.dtype)
+    return jax.lax.while_loop(is_open, step, (start, infinite, infinite, 0))[0]
 
 
 def _least_squares(residual, start, target, *, tolerance):

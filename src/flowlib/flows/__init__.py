@@ -12,6 +12,9 @@ from flowlib.flows._masked_autoregressive import masked_autoregressive_flow as m
 from flowlib.flows._neural_spline import neural_spline_flow as neural_spline_flow
 from flowlib.flows._nice import nice as nice
 from flowlib.flows._planar import planar_flow as planar_flow
+from flowlib.flows._radial import radial_flow as radial_flow
 from flowlib.flows._realnvp import realnvp as realnvp
 from flowlib.flows._realnvp_image import realnvp_image as realnvp_image
+from flowlib.flows._residual import residual_flow as residual_flow
+from flowlib.flows._sylvester import sylvester_flow as sylvester_flow
 from flowlib.flows._triangular_spline import triangular_spline_flow as triangular_spline_flow

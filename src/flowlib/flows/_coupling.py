@@ -49,8 +49,11 @@ def coupling_flow(
         conditioner: a function `(key, in_size, out_size) -> network` that makes the conditioner of each layer instead,
             such as `jax.tree_util.Partial(flowlib.nn.ResidualMLP, width=64, depth=2)`. Defaults to None.
         mixing: what stands between layers, and is undone all together at the end. "permutation", a random one each (in
-            two dimensions the reverse); "reverse", which alternates the halves; or "linear", an invertible matrix that
-            starts as a random rotation and is trained (`flowlib.bijections.InvertibleLinear`), O(dim^2) a layer.
+            two dimensions the reverse); "reverse", which alternates the halves; "linear", an invertible matrix that
+            starts as a random rotation and is trained (`flowlib.bijections.InvertibleLinear`), O(dim^2) a layer; or the
+            permutations and a trained matrix that starts as the identity: "lu", "qr" or "svd" by these factors of it
+            (`InvertibleLinear`, `QRLinear`, `SVDLinear`), "householder" or "rotation" (`HouseholderProduct`,
+            `Rotation`), which stays orthogonal. "rotation" is O(dim^3) a batch, the others O(dim^2) a row.
         invert: True to use the transformers' `transform` in `log_prob`, False to use it in `sample`.
         embedding: a module from one raw condition (integer labels, an image, ...) to `cond_dim` values; it
             is trained with the flow. Defaults to None.

@@ -46,7 +46,7 @@ def masked_autoregressive_flow(
         nn_depth: its number of hidden layers.
         nn_activation: its activation.
         mixing: what changes the order between layers: "permutation", a random one each (in two dimensions the
-            reverse); "reverse"; or "linear", see `coupling_flow`.
+            reverse); "reverse"; or a trained matrix, "linear" and others, see `coupling_flow`.
         invert: True for a cheap `log_prob`, False for a cheap `sample`.
         embedding: a module from one raw condition (integer labels, an image, ...) to `cond_dim` values; it
             is trained with the flow. Defaults to None.

@@ -5,12 +5,24 @@ from typing import Any, Literal, get_args
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from flowlib._random import shuffled
-from flowlib.bijections import AbstractBijection, Chain, Flip, InvertibleConv1x1, InvertibleLinear, Permute
+from flowlib.bijections import (
+    AbstractBijection,
+    Chain,
+    Flip,
+    HouseholderProduct,
+    InvertibleConv1x1,
+    InvertibleLinear,
+    Permute,
+    QRLinear,
+    Rotation,
+    SVDLinear,
+)
 
-Mixing = Literal["permutation", "reverse", "linear"]
+Mixing = Literal["permutation", "reverse", "linear", "lu", "qr", "svd", "householder", "rotation"]
 
 
 def check_mixing(mixing: Mixing) -> Mixing:
@@ -33,10 +45,24 @@ def add_mixing(key: PRNGKeyArray, layer: AbstractBijection, mixing: Mixing) -> A
         # Before the layer, for the matrix that undoes them all follows on the last one: two in a row are one too many.
         parts = [InvertibleLinear(key, dim=dim), layer]
     elif mixing == "reverse" or dim == 2:
-        parts = [layer, Flip((dim,))]
+        parts = [*_matrix(key, dim, mixing), layer, Flip((dim,))]
     else:
-        parts = [layer, Permute(shuffled(key, jnp.arange(dim)))]
+        parts = [*_matrix(key, dim, mixing), layer, Permute(shuffled(key, jnp.arange(dim)))]
     return Chain(parts).merge_chains()
+
+
+def _matrix(key: PRNGKeyArray, dim: int, mixing: Mixing) -> list[AbstractBijection]:
+    """The trained matrix that stands beside a permutation; it starts as the identity."""
+    if mixing == "lu":
+        return [InvertibleLinear(key, dim=dim, init=jnp.eye(dim))]
+    if mixing == "qr":
+        return [QRLinear(dim)]
+    if mixing == "svd":
+        return [SVDLinear(dim)]
+    if mixing == "householder":
+        # Each reflection twice is the identity, and as many pairs as the dimension holds are all rotations.
+        return [HouseholderProduct(jnp.repeat(jr.normal(key, (max(dim // 2, 1), dim)), 2, axis=0))]
+    return [Rotation(dim)] if mixing == "rotation" else []
 
 
 def undo_mixing(key: PRNGKeyArray, layers: Any, mixing: Mixing, dim: int, flow_layers: int) -> AbstractBijection | None:
@@ -47,9 +73,12 @@ def undo_mixing(key: PRNGKeyArray, layers: Any, mixing: Mixing, dim: int, flow_l
         # At the start each is a rotation, and so is their product, whose inverse is its transpose.
         return InvertibleLinear(key, dim=dim, init=product_of(layers[0]).T)
     if mixing == "reverse" or dim == 2:
-        return Flip((dim,)) if flow_layers % 2 else None
-    total, _ = jax.lax.scan(lambda total, one: (total[one], None), jnp.arange(dim), layers[-1].permutation)
-    return Permute(jnp.argsort(total))
+        undo = [Flip((dim,))] if flow_layers % 2 else []
+    else:
+        total, _ = jax.lax.scan(lambda total, one: (total[one], None), jnp.arange(dim), layers[-1].permutation)
+        undo = [Permute(jnp.argsort(total))]
+    parts = [*undo, *_matrix(key, dim, mixing)]
+    return Chain(parts) if len(parts) > 1 else parts[0] if parts else None
 
 
 def product_of(linear: InvertibleLinear | InvertibleConv1x1) -> Float[Array, "dim dim"]:

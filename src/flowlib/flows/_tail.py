@@ -97,7 +97,7 @@ def _make_layers(key, make_layer, dim, flow_layers, gradient, mixing) -> Abstrac
     if mixing is None:
         return Scan(layers, gradient=gradient)
     scan, undo = Scan(layers, gradient=gradient), undo_mixing(key, layers, mixing, dim, flow_layers)
-    return scan if undo is None else Chain([scan, undo])
+    return scan if undo is None else Chain([scan, undo]).merge_chains()
 
 
 def _check_embedding(cond_dim, embedding, raw_cond_shape):

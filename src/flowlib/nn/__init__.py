@@ -5,6 +5,7 @@ from flowlib.nn._conv_res_net import ConvResNet as ConvResNet
 from flowlib.nn._gated_attention_net import GatedAttentionNet as GatedAttentionNet
 from flowlib.nn._image_net import AbstractImageNet as AbstractImageNet
 from flowlib.nn._label_embedding import LabelEmbedding as LabelEmbedding
+from flowlib.nn._lipschitz_mlp import LipschitzMLP as LipschitzMLP
 from flowlib.nn._masked_mlp import MaskedLinear as MaskedLinear
 from flowlib.nn._masked_mlp import MaskedMLP as MaskedMLP
 from flowlib.nn._mlp import MLP as MLP

@@ -40,6 +40,15 @@ def as_reals(dist: Any, events: ArrayLike) -> Array:
     return x + jnp.asarray(0.5 * np.asarray(inner.columns), x.dtype) if isinstance(inner, Dequantized) else x
 
 
+def value_range(dist: Any) -> tuple[float, float] | None:
+    """The least and the greatest of the whole numbers that there are, if `dist` is of such."""
+    inner = peel(dist)
+    values = inner.values if isinstance(inner, Dequantized) else None
+    if values is None or not 0 < values.upper - values.lower < math.inf:
+        return None
+    return values.lower, values.upper
+
+
 def check_condition(dist: AbstractDistribution, condition: ArrayLike | None, where: str) -> None:
     """Raise a ValueError unless there is one condition, and no batch of them, where one is needed."""
     shape = None if condition is None else jnp.shape(condition)

@@ -8,7 +8,7 @@ from jaxtyping import ArrayLike
 
 from flowlib._arrays import check_count
 from flowlib.distributions import AbstractDistribution
-from flowlib.plot._arguments import as_reals, check_condition, flow_of, is_image
+from flowlib.plot._arguments import as_reals, check_condition, flow_of, is_image, value_range
 from flowlib.plot._axes import axes_or_new, limits_of, set_limits
 from flowlib.plot._images import plot_images
 
@@ -40,7 +40,7 @@ def plot_interpolation(
         path: "linear", or "spherical", along a great circle while the norm changes evenly. A normal base of many
             dimensions has hardly any points of the norms that a straight line passes through.
         condition: one condition, of a conditional flow.
-        limits: of images, the values of black and white, as in `plot_images`.
+        limits: of images, the values of black and white, as in `plot_temperatures`.
         ax: where to draw. Defaults to a new figure.
 
     Raises:
@@ -66,6 +66,7 @@ def plot_interpolation(
     z = _between(first, last, steps, path).reshape(-1, *base_shape)
     x = np.asarray(inner.from_base(jnp.asarray(z), condition))
     if inner.shape != (2,):
+        limits = value_range(flow) if limits is None else limits
         return plot_images(x, n_columns=steps, limits=limits, ax=ax)
     fresh = ax is None
     ax = axes_or_new(ax)

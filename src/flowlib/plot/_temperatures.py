@@ -9,7 +9,7 @@ from jaxtyping import ArrayLike, PRNGKeyArray
 from flowlib._arrays import check_count, check_positive, real_array
 from flowlib._module import peel
 from flowlib.distributions import AbstractDistribution
-from flowlib.plot._arguments import check_condition, flow_of, is_image
+from flowlib.plot._arguments import check_condition, flow_of, is_image, value_range
 from flowlib.plot._images import centres, plot_images
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ def plot_temperatures(
         temperatures: of the rows.
         n: images in a row.
         condition: one condition, of a conditional flow.
-        limits: the values of black and white, as in `plot_images`.
+        limits: the values of black and white. Defaults to the least and greatest of whole numbers with a range, and
+            else as in `plot_images`.
         ax: where to draw. Defaults to a new figure.
 
     Raises:
@@ -56,6 +57,7 @@ def plot_temperatures(
     z = base.sample(key, check_count(n, "n"), None if base.cond_shape is None else condition)
     factors = real_array(temperatures, "temperatures").astype(z.dtype)
     x = inner.from_base(factors.reshape(-1, *[1] * z.ndim) * z, condition)
+    limits = value_range(flow) if limits is None else limits
     ax = plot_images(jnp.reshape(x, (-1, *inner.shape)), n_columns=n, limits=limits, ax=ax)
 
     ax.set_axis_on()

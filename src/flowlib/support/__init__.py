@@ -23,3 +23,6 @@ from flowlib.support._sets import Interval as Interval
 from flowlib.support._sets import Positive as Positive
 from flowlib.support._sets import Real as Real
 from flowlib.support._support import Support as Support
+from flowlib.support._vectors import Increasing as Increasing
+from flowlib.support._vectors import Simplex as Simplex
+from flowlib.support._vectors import Sphere as Sphere

@@ -13,6 +13,8 @@ _HOLDERS = {
     "positive": {"positive", "real"},
     "interval": {"interval", "positive", "circle", "real"},
     "circle": {"circle", "interval", "real"},
+    # Not so for the simplex and the sphere: densities there are not those of volumes in the space around.
+    "increasing": {"increasing", "real"},
 }
 
 

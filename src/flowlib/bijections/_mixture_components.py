@@ -1,0 +1,52 @@
+"""What the mixtures of logistic and of normal distributions share: components, and the search for the inverse."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+# Log weights, locations and scales.
+Components = tuple[
+    Float[Array, "components *#lanes"], Float[Array, "components *#lanes"], Float[Array, "components *#lanes"]
+]
+
+# The initial locations run from minus this to this: equal components would have equal gradients, and never part.
+_SPREAD = 0.1
+
+
+def initial_components(components: int, shape: tuple[int, ...]) -> tuple[Array, Array, Array]:
+    """Logits of the weights, locations, and unconstrained scales of components that differ in location only."""
+    spread = np.linspace(-_SPREAD, _SPREAD, components) if components > 1 else np.zeros(1)
+    each = (components, *shape)
+    locations = jnp.asarray(np.broadcast_to(spread.reshape(-1, *[1] * len(shape)), each), float)
+    return jnp.zeros(each), locations, jnp.zeros(each)
+
+
+def constrained_scales(raw: Array, min_scale: float) -> Array:
+    """At least `min_scale`, and 1 for 0."""
+    return min_scale + jax.nn.softplus(raw + math.log(math.expm1(1 - min_scale)))
+
+
+def log_sigmoids(z: Array) -> tuple[Array, Array]:
+    """log sigmoid(z) and log sigmoid(-z)."""
+    # Not log1p, which XLA does not vectorise: the digits that are lost are those of the smaller part of a sum.
+    # And no abs or minimum: at 0 their second derivatives would be wrong.
+    positive = z >= 0
+    rest = jnp.log(1 + jnp.exp(jnp.where(positive, -z, z)))
+    return jnp.where(positive, 0, z) - rest, jnp.where(positive, -z, 0) - rest
+
+
+def where_to_search(y: Array, components: Components) -> dict[str, Any]:
+    """A start and a bracket for `solve_scalar`, of a map between the least and the greatest (x - loc) / scale."""
+    log_weights, locations, scales = components
+    # Where all components are below y, so is their mixture.
+    ends = locations + scales * y
+    return {"start": (jnp.exp(log_weights) * ends).sum(0), "bracket": (ends.min(0), ends.max(0))}
+
+
+def event_log_det(log_slope: Array, shape: tuple[int, ...]) -> Array:
+    """The log-det of an elementwise map of events of this shape; of a scalar in lanes, each lane's own."""
+    return log_slope if shape == () else log_slope.sum()

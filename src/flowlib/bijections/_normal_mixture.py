@@ -1,0 +1,117 @@
+"""The cumulative distribution function of a mixture of normal distributions, seen on the scale of a normal one."""
+
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from flowlib._arrays import as_shape, check_count
+from flowlib.bijections._bijection import AbstractBijection
+from flowlib.bijections._mixture_components import (
+    Components,
+    constrained_scales,
+    event_log_det,
+    initial_components,
+    where_to_search,
+)
+from flowlib.bijections._normal_tails import lower_tail, normal_quantile
+from flowlib.bijections._solve import solve_scalar
+
+
+class NormalMixture(AbstractBijection):
+    """y = Q(F(x)) with F(x) = sum_k w_k P((x - loc_k) / scale_k), elementwise on the reals.
+
+    P is the distribution function of the standard normal distribution and Q its inverse: what has the density of the
+    mixture becomes normal (Gaussianization). Scales are at least `min_scale`, so that dy/dx is at most 1/min_scale
+    in the tails, where the map is that of the widest component. Values and slopes are computed from log F below the
+    median and log(1 - F) above, so that both tails are exact.
+
+    `transform` is O(components); `inverse` is a search between the least and the greatest loc_k + scale_k y, to
+    |dx| <= 1e-5 (1 + |x|) in float32 and 1e-10 in float64, with implicit gradients.
+
+    It starts near the identity: |y - x| < 0.1, or 0.015 where |x| < 3, and |log dy/dx| < 0.006. With equal
+    components it would be the identity exactly, but their gradients would be equal too, so that they never parted.
+    So they start with equal weights, scales of 1, and locations spread from -0.1 to 0.1.
+
+    Args:
+        components: their number. Defaults to 8.
+        shape: the shape of an event. Defaults to ().
+        min_scale: the least scale of a component, in (0, 1). Defaults to 0.01.
+
+    Raises:
+        ValueError: if the number is not positive or `min_scale` out of range.
+
+    References:
+        Chen and Gopinath 2000, Gaussianization; Meng et al. 2020, Gaussianization flows, section 3.1, there with
+        logistic components (arXiv:2003.01941).
+    """
+
+    logits: Float[Array, "..."]
+    locations: Float[Array, "..."]
+    scales: Float[Array, "..."]
+    min_scale: float = eqx.field(static=True)
+    shape: tuple[int, ...] = eqx.field(static=True)
+    cond_shape: ClassVar[None] = None
+    _takes_lanes: ClassVar[bool] = True
+
+    def __init__(self, components: int = 8, shape: tuple[int, ...] = (), *, min_scale: float = 0.01):
+        components = check_count(components, "components")
+        if not 0 < min_scale < 1:
+            raise ValueError(f"NormalMixture expected min_scale in (0, 1), got {min_scale}.")
+        self.shape = as_shape(shape)
+        self.min_scale = float(min_scale)
+        self.logits, self.locations, self.scales = initial_components(components, self.shape)
+
+    @property
+    def _cheap_both_ways(self) -> bool:
+        return False
+
+    # All of these also take lanes: x of shape (n,), and arrays with one more axis, the last, of size n or 1.
+
+    def _transform_and_log_det(self, x: Array, condition: Array | None = None):
+        components = self._components()
+        log_weights, locations, scales = components
+        sign = _sign((jnp.exp(log_weights) * jax.lax.erf((x - locations) / scales * 0.5**0.5)).sum(0))
+        y = sign * normal_quantile(sign * _log_tail(x, (components, sign)))
+        return y, event_log_det(_log_slope(x, sign, y, components), self.shape)
+
+    def _inverse_and_log_det(self, y: Array, condition: Array | None = None):
+        components = self._components()
+        sign = _sign(y)
+        target = sign * lower_tail(sign * y)[0]
+        x = solve_scalar(_log_tail, target, (components, sign), **where_to_search(y, components))
+        return x, -event_log_det(_log_slope(x, sign, y, components), self.shape)
+
+    def _components(self):
+        scales = constrained_scales(self.scales, self.min_scale)
+        return jax.nn.log_softmax(self.logits, axis=0), self.locations, scales
+
+
+def _sign(x: Float[Array, "*lanes"]) -> Float[Array, "*lanes"]:
+    """1 below the median, where log F says more than log(1 - F), else -1."""
+    return jax.lax.stop_gradient(jnp.where(x < 0, 1, -1).astype(x.dtype))
+
+
+def _log_terms(x, sign, components):
+    """log w_k P(z_k) of the standardised values, reflected above the median, and the log slopes of log P there."""
+    log_weights, locations, scales = components
+    log_cdf, log_slope = lower_tail(sign * (x - locations) / scales)
+    return log_weights + log_cdf, log_slope - jnp.log(scales)
+
+
+def _log_tail(x: Float[Array, "*lanes"], args: tuple[Components, Array]) -> Float[Array, "*lanes"]:
+    """log F, or above the median -log(1 - F): increasing in x."""
+    components, sign = args
+    return sign * jax.nn.logsumexp(_log_terms(x, sign, components)[0], axis=0)
+
+
+def _log_slope(x, sign, y, components) -> Float[Array, "*lanes"]:
+    """log dy/dx = log(F'/F) - log(p(y)/P(y)), the first of which is a mean of the components' own.
+
+    No difference of large numbers, as log F' - log p(y) would be far out.
+    """
+    log_terms, log_slopes = _log_terms(x, sign, components)
+    own = jax.nn.logsumexp(jax.nn.log_softmax(log_terms, axis=0) + log_slopes, axis=0)
+    return own - lower_tail(sign * y)[1]
