@@ -80,6 +80,8 @@ def integrate(
     arrays, rest = eqx.partition((field, condition, probe), eqx.is_array)
     tolerance = solver_tolerance(x.dtype) if setting.tolerance is None else setting.tolerance
     t0, t1 = jnp.asarray(float(backwards), x.dtype), jnp.asarray(float(not backwards), x.dtype)
+    # Here an error of the field's comes as it is; the solver would put its own around it.
+    jax.eval_shape(partial(field_at, field), t0, condition, start)
     zero, shortest = jnp.zeros((), x.dtype), 4 * float(jnp.finfo(x.dtype).eps)
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(Partial(_rates, rest)),

@@ -89,5 +89,5 @@ class TimeMLP(Module):
         return self.layers[-1](h, u)
 
 
-def _outputs(layer: TimedLayer) -> tuple[Array, Array, Array]:
+def _outputs(layer):
     return layer.weight, layer.bias, layer.shift_weight
