@@ -10,7 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 Adjoint = Literal["checkpoint", "backsolve", "direct"]
 # dx/dt of one event: called with the time, the event and the condition.
@@ -29,12 +29,16 @@ class Setting(NamedTuple):
 
 
 class Solution(NamedTuple):
-    """What a solve reached, and whether it did. The energy, the integral of |dx/dt|^2, is there with a probe only."""
+    """What a solve reached, whether it did, and in how many steps, those that were rejected included.
+
+    The energy, the integral of |dx/dt|^2, is there with a probe only.
+    """
 
     x: Array
     log_det: Float[Array, ""]
     energy: Float[Array, ""] | None
     found: Bool[Array, ""]
+    steps: Int[Array, ""]
 
 
 def require_diffrax() -> Any:
@@ -102,7 +106,7 @@ def integrate(
     x_end = jnp.where(found, x_end, jax.lax.stop_gradient(start))
     log_det, *more = (jnp.where(found, total, 0) for total in (log_det, *more))
     energy = (-more[0] if backwards else more[0]) if more else None
-    return Solution(x_end, log_det, energy, found)
+    return Solution(x_end, log_det, energy, found, jnp.asarray(solution.stats["num_steps"]))
 
 
 def _adjoint(diffrax, setting, tolerance):
