@@ -199,6 +199,16 @@ def backwards(key, d):
     return autoregressive_network(key, d, kinds, order=jnp.arange(d)[::-1])
 
 
+def continuous(key, d, cond_dim=None):
+    field = nn.TimeMLP(key, d, cond_dim, width=4, depth=1)
+    return bij.ContinuousFlow(field, d, cond_shape=None if cond_dim is None else (cond_dim,), **SOLVED)
+
+
+# Compared with derivatives of what was computed, log-dets need a finer solve than by default in float64; forward mode
+# needs this adjoint, to whose gradient `test_continuous_flow.py` compares the others.
+SOLVED: Any = {"adjoint": "direct", "max_steps": 256}
+if jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
+    SOLVED |= {"tolerance": 1e-13, "max_steps": 4096}
 OVERFLOW = "exp overflows"
 UNBOUNDED = "an unbounded scale is zero or huge far out"
 STEEP = "at the ends of a range the slope is beyond floats"
@@ -477,6 +487,8 @@ BIJECTIONS: list[Case] = [
         default=5,
         noise=0.2,
     ),
+    *entry("ContinuousFlow", lambda key, d: continuous(key, d), default=2, noise=0.3),
+    *entry("ContinuousFlow_conditional", lambda key, d: continuous(key, d, cond_dim=2), default=1, noise=0.3),
     *entry("NumericalInverse", lambda key, d: bij.NumericalInverse(mixed(key, d)), default=2),
     *entry(
         "NumericalInverse_triangular",
@@ -530,6 +542,7 @@ FLOWS: list[Case] = [
     *premade_cases(flows.masked_autoregressive_flow, {"": 2, "_conditional": 5}, **NARROW),
     *premade_cases(flows.block_neural_autoregressive_flow, {"": 1, "_conditional": 2}, nn_block_dim=4),
     *premade_cases(flows.planar_flow, {"": 2, "_conditional": 5}, flow_layers=3, width_size=4),
+    *premade_cases(flows.ffjord, {"": 2, "_conditional": 1}, nn_width=4, nn_depth=1, **SOLVED),
     *premade_cases(flows.radial_flow, {"": 5, "_conditional": 2}, flow_layers=3, width_size=4),
     *premade_cases(flows.residual_flow, {"": 5, "_conditional": 2}, flow_layers=2, nn_width=4, nn_depth=1),
     *premade_cases(

@@ -206,6 +206,7 @@ DISTRIBUTIONS: list[Case] = [
         lambda key, d: exchangeable(shifted(key, d), bij.SoftPlus((d,))),
         default=5,
         infinite=TIES,
+    ),
     *entry("Truncated", lambda key, d: truncated(dst.Normal, key, -1.0, 2.0, d), default=5, special=cut),
     *entry("Truncated_below", lambda key, d: truncated(dst.Logistic, key, 5.0, jnp.inf, d), default=1, special=cut),
     *entry("Quantized", lambda key, d: dst.Quantized(located(dst.Normal, key, d // 3, 3)), default=6, sizes=(6,)),

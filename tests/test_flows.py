@@ -35,6 +35,7 @@ def spline_coupling(key, **options):
         flows.neural_spline_flow,
         flows.bernstein_flow,
         flows.gaussianization_flow,
+        flows.ffjord,
     ],
     ids=lambda constructor: constructor.__name__,
 )

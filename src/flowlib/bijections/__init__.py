@@ -19,6 +19,8 @@ from flowlib.bijections._concatenate import Concatenate as Concatenate
 from flowlib.bijections._concatenate import Stack as Stack
 from flowlib.bijections._condition import AdditiveCondition as AdditiveCondition
 from flowlib.bijections._condition import EmbedCondition as EmbedCondition
+from flowlib.bijections._continuous import ContinuousFlow as ContinuousFlow
+from flowlib.bijections._continuous import continuous_part as continuous_part
 from flowlib.bijections._coupling import Coupling as Coupling
 from flowlib.bijections._cubic_spline import CubicSpline as CubicSpline
 from flowlib.bijections._diagonal_low_rank import DiagonalLowRank as DiagonalLowRank

@@ -6,6 +6,7 @@ from flowlib.flows._block_neural_autoregressive import (
 )
 from flowlib.flows._circular_spline import circular_spline_flow as circular_spline_flow
 from flowlib.flows._coupling import coupling_flow as coupling_flow
+from flowlib.flows._ffjord import ffjord as ffjord
 from flowlib.flows._flow_plus_plus import flow_plus_plus as flow_plus_plus
 from flowlib.flows._gaussianization import gaussianization_flow as gaussianization_flow
 from flowlib.flows._glow import glow as glow

@@ -62,12 +62,13 @@ def build_flow(
     embedding: Callable[[Array], Array] | None,
     raw_cond_shape: tuple[int, ...] | None,
     gradient: Gradient,
-    mixing: Mixing | Groups = "permutation",
+    mixing: Mixing | Groups | None = "permutation",
     last: AbstractBijection | None = None,
 ) -> Transformed:
     """Stack `flow_layers` layers with what mixes the coordinates between them, and wrap them into a distribution.
 
     At the end all of the mixing is undone, so that identity layers make an identity flow; `last` comes after that.
+    Layers that mix by themselves have None as `mixing`.
     `make_layer`, called with a key, gives a layer; it is a `jax.tree_util.Partial` and no closure, so that
     all layers are made by one compiled program, which a second flow of the same kind uses again. Its sizes
     must have been checked: to a cache of programs 1, 1.0 and True are the same.
@@ -76,7 +77,7 @@ def build_flow(
     # A NumPy number would be traced as an array.
     make_layer = jax.tree.map(lambda leaf: leaf.item() if isinstance(leaf, np.generic) else leaf, make_layer)
     flow_layers = check_count(flow_layers, "flow_layers")
-    dim, mixing = vector_dim(base_dist), check_mixing(mixing)
+    dim, mixing = vector_dim(base_dist), None if mixing is None else check_mixing(mixing)
     bijection = _make_layers(check_key(key), make_layer, dim, flow_layers, gradient, mixing)
     bijection = bijection if last is None else Chain([bijection, last]).merge_chains()
     bijection = Invert(bijection) if invert else bijection
@@ -89,9 +90,12 @@ def build_flow(
 def _make_layers(key, make_layer, dim, flow_layers, gradient, mixing) -> AbstractBijection:
     def make_mixed(key):
         layer_key, mixing_key = jr.split(key)
-        return add_mixing(mixing_key, make_layer(layer_key), mixing)
+        layer = make_layer(layer_key)
+        return layer if mixing is None else add_mixing(mixing_key, layer, mixing)
 
     layers = eqx.filter_vmap(make_mixed)(jr.split(key, flow_layers))
+    if mixing is None:
+        return Scan(layers, gradient=gradient)
     scan, undo = Scan(layers, gradient=gradient), undo_mixing(key, layers, mixing, dim, flow_layers)
     return scan if undo is None else Chain([scan, undo]).merge_chains()
 

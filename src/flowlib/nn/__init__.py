@@ -13,4 +13,5 @@ from flowlib.nn._mlp import MLP as MLP
 from flowlib.nn._mlp import squash as squash
 from flowlib.nn._rank_by_rank import RankByRank as RankByRank
 from flowlib.nn._residual_mlp import ResidualMLP as ResidualMLP
+from flowlib.nn._time_mlp import TimeMLP as TimeMLP
 from flowlib.nn._vector_net import AbstractVectorNet as AbstractVectorNet

@@ -1,5 +1,7 @@
 """Fitting distributions to data and to unnormalised densities."""
 
+from flowlib.train._continuous import FlowMatchingLoss as FlowMatchingLoss
+from flowlib.train._continuous import HutchinsonLoss as HutchinsonLoss
 from flowlib.train._ensemble import fit_ensemble_to_data as fit_ensemble_to_data
 from flowlib.train._fit import fit_to_data as fit_to_data
 from flowlib.train._history import EpochHistory as EpochHistory
