@@ -38,7 +38,7 @@ class Augmented(AbstractMarginal):
     References:
         Huang, Dinh and Courville (2020), augmented normalizing flows (arXiv:2002.07101);
         Chen, Lu, Chenli, Zhu and Tian (2020), VFlow (arXiv:2002.09741);
-        Nielsen, Jaini, Hoogeboom, Winther and Welling (2020), SurVAE flows, section 3.1: slicing (arXiv:2007.02731).
+        Nielsen, Jaini, Hoogeboom, Winther and Welling (2020), SurVAE flows: slicing (arXiv:2007.02731).
     """
 
     dist: AbstractDistribution

@@ -34,7 +34,7 @@ class Exchangeable(AbstractDistribution):
         TypeError: if `dist` is not a distribution.
 
     References:
-        Nielsen, Jaini, Hoogeboom, Winther and Welling (2020), SurVAE flows, section 3.2: sorting as an inference
+        Nielsen, Jaini, Hoogeboom, Winther and Welling (2020), SurVAE flows: sorting as an inference
         surjection (arXiv:2007.02731).
     """
 

@@ -34,7 +34,7 @@ class Folded(AbstractDistribution):
         TypeError: if `dist` is not a distribution.
 
     References:
-        Nielsen, Jaini, Hoogeboom, Winther and Welling (2020), SurVAE flows, section 3.2: the absolute value as a
+        Nielsen, Jaini, Hoogeboom, Winther and Welling (2020), SurVAE flows: the absolute value as a
         generative surjection (arXiv:2007.02731).
     """
 

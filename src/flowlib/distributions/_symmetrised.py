@@ -42,7 +42,7 @@ class Symmetrised(AbstractDistribution):
         TypeError: if `dist` is not a distribution.
 
     References:
-        Nielsen, Jaini, Hoogeboom, Winther and Welling (2020), SurVAE flows, section 3.2: the absolute value as an
+        Nielsen, Jaini, Hoogeboom, Winther and Welling (2020), SurVAE flows: the absolute value as an
         inference surjection (arXiv:2007.02731).
     """
 
