@@ -121,19 +121,19 @@ def test_rows_off_the_set_are_an_error_that_names_them():
 
 
 @pytest.mark.parametrize(
-    ("build", "message"),
+    ("constructor", "options", "message"),
     [
-        (lambda: flows.circular_spline_flow(jr.key(0), dim=2, circular=[True]), "circular expected 2 booleans"),
-        (lambda: flows.circular_spline_flow(jr.key(0), dim=2, circular=[False] * 2), "at least one True"),
-        (lambda: flows.simplex_flow(jr.key(0), dim=1), "dim must be an integer of at least 2"),
-        (lambda: flows.sphere_flow(jr.key(0), dim=1), "dim must be an integer of at least 2"),
-        (lambda: flows.neural_spline_flow(jr.key(0), base_dist=None, spline="quartic"), "spline must be one of"),
-        (lambda: flows.bernstein_flow(jr.key(0), base_dist=None, kind="both"), "kind must be one of"),
+        (flows.circular_spline_flow, {"dim": 2, "circular": [True]}, "circular expected 2 booleans"),
+        (flows.circular_spline_flow, {"dim": 2, "circular": [False] * 2}, "at least one True"),
+        (flows.simplex_flow, {"dim": 1}, "dim must be an integer of at least 2"),
+        (flows.sphere_flow, {"dim": 1}, "dim must be an integer of at least 2"),
+        (flows.ordered_flow, {"dim": 2, "spline": "quartic"}, "spline must be one of"),
+        (flows.ordered_flow, {"dim": 2, "kind": "both"}, "kind must be one of"),
     ],
 )
-def test_bad_arguments_are_one_line_errors(build, message, unchecked_annotations):
+def test_bad_arguments_are_one_line_errors(constructor, options, message, unchecked_annotations):
     with pytest.raises(ValueError, match=message):
-        build()
+        constructor(jr.key(0), **options)
 
 
 @only_in_full

@@ -132,7 +132,8 @@ def _wrapped(dist, box, arrays, weights, standardise):
     weights = None if weights is None else np.asarray(weights, np.float64)
     if weights is not None and not (weights > 0).any():
         raise ValueError("weights expected at least one positive weight, got none.")
-    to_data, cut, options = None, None, {}
+    to_data, cut = None, None
+    options: dict[str, Any] = {}
     if not _is_real(box):
         _check_inside(box, x, dtype)
         cut = _widest_gaps(box, x, weights, dist.shape) if any(box.circular) else None
