@@ -47,7 +47,7 @@ EXACT = "likelihood, exact"
 METHODS = {
     EXACT: Method(MaximumLikelihoodLoss(), 16, TOLERANCE),
     "likelihood, Hutchinson": Method(HutchinsonLoss(), 16, TOLERANCE),
-    "matching, independent": Method(FlowMatchingLoss(), 150),
+    "matching, independent": Method(FlowMatchingLoss(), 600),
     "matching, optimal": Method(FlowMatchingLoss("optimal"), 16),
 }
 

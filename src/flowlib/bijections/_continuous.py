@@ -37,6 +37,7 @@ class ContinuousFlow(AbstractBijection):
             "backsolve": by a differential equation backwards in time, in constant memory and to the tolerance
             only; reverse mode.
             "direct": as "checkpoint", slower to compile and to run, in forward mode too.
+        throw: raise where the solver fails, instead of NaN.
 
     Raises:
         ValueError: if the tolerance is not positive, there are no coordinates or steps, or the adjoint is unknown.
@@ -53,6 +54,7 @@ class ContinuousFlow(AbstractBijection):
     tolerance: float | None = eqx.field(static=True)
     max_steps: int = eqx.field(static=True)
     adjoint: Adjoint = eqx.field(static=True)
+    throw: bool = eqx.field(static=True)
 
     def __init__(
         self,
@@ -63,6 +65,7 @@ class ContinuousFlow(AbstractBijection):
         tolerance: float | None = None,
         max_steps: int = 1024,
         adjoint: Adjoint = "checkpoint",
+        throw: bool = False,
     ):
         if not callable(field):
             raise TypeError(f"ContinuousFlow expected field to be callable, got {type(field).__name__}.")
@@ -78,6 +81,7 @@ class ContinuousFlow(AbstractBijection):
         self.tolerance = None if tolerance is None else float(tolerance)
         self.max_steps = check_count(max_steps, "max_steps")
         self.adjoint = adjoint
+        self.throw = throw
         require_diffrax()
 
     @property
@@ -102,16 +106,24 @@ class ContinuousFlow(AbstractBijection):
         return integrate(flow.field, x, condition, setting, backwards=backwards, probe=probe)
 
     def _transform_and_log_det(self, x: Array, condition: Array | None = None):
-        return _or_nan(self.follow(x, condition))
+        return self._or_nan(self.follow(x, condition))
 
     def _inverse_and_log_det(self, y: Array, condition: Array | None = None):
-        return _or_nan(self.follow(y, condition, backwards=True))
+        return self._or_nan(self.follow(y, condition, backwards=True))
 
-
-def _or_nan(solution: Solution) -> tuple[Array, LogDet]:
-    # As with other numerical failures the row is NaN; no density of -inf, which would say that it is impossible.
-    log_det = jnp.where(solution.found, solution.log_det, jnp.nan)
-    return jnp.where(solution.found, solution.x, jnp.nan), LogDet(log_det, jnp.ones((), bool))
+    def _or_nan(self, solution: Solution) -> tuple[Array, LogDet]:
+        flow = unwrap_own(self)
+        found, x = solution.found, solution.x
+        if flow.throw:
+            x = eqx.error_if(
+                x,
+                ~found,
+                f"The equation of a ContinuousFlow was not solved: it needs more than max_steps={flow.max_steps} steps "
+                "at its tolerance, or the event or the field is not finite.",
+            )
+        # As with other numerical failures the row is NaN; no density of -inf, which would say that it is impossible.
+        log_det = jnp.where(found, solution.log_det, jnp.nan)
+        return jnp.where(found, x, jnp.nan), LogDet(log_det, jnp.ones((), bool))
 
 
 def continuous_part(

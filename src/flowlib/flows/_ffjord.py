@@ -25,6 +25,7 @@ def ffjord(
     tolerance: float | None = None,
     max_steps: int = 1024,
     adjoint: Literal["checkpoint", "backsolve", "direct"] = "checkpoint",
+    throw: bool = False,
     invert: bool = False,
     embedding: Callable[[Array], Array] | None = None,
     raw_cond_shape: tuple[int, ...] | None = None,
@@ -45,9 +46,10 @@ def ffjord(
         nn_width: the size of each hidden layer of each network.
         nn_depth: the number of hidden layers.
         nn_activation: a smooth module or module-level function of one array.
-        tolerance: see `ContinuousFlow`; and so for the next two.
+        tolerance: see `ContinuousFlow`; and so for the next three.
         max_steps: the most steps of a solve.
         adjoint: how the gradient is found.
+        throw: raise where the solver fails, instead of NaN.
         invert: False for an equation that runs from the base at time 0 to the data at time 1, True for the reverse.
         embedding: a module from one raw condition (integer labels, an image, ...) to `cond_dim` values; it
             is trained with the flow. Defaults to None.
@@ -61,7 +63,8 @@ def ffjord(
     """
     dim = vector_dim(base_dist)
     sizes = checked_sizes(cond_dim, nn_width=(nn_width, 1), nn_depth=(nn_depth, 0), max_steps=(max_steps, 1))
-    make_layer = Partial(_make_layer, dim=dim, activation=nn_activation, tolerance=tolerance, adjoint=adjoint, **sizes)
+    solver = {"tolerance": tolerance, "adjoint": adjoint, "throw": throw}
+    make_layer = Partial(_make_layer, dim=dim, activation=nn_activation, **solver, **sizes)
     return build_flow(
         key,
         make_layer,
