@@ -1,7 +1,6 @@
 """Whole flows, their networks with equal weights: coupling layers and masked autoregressive ones."""
 
 import math
-from functools import partial
 
 import equinox as eqx
 import jax
@@ -16,16 +15,18 @@ from flowlib.bijections import (
     Affine,
     Chain,
     Coupling,
-    Flip,
     Invert,
     MaskedAutoregressive,
     Permute,
     RationalQuadraticSpline,
 )
 from flowlib.distributions import StandardNormal, Transformed
+from flowlib.flows import coupling_flow, masked_autoregressive_flow
+from flowlib.parameters import partition_trainable
 
 DIM, COND_DIM, LAYERS, WIDTH = 6, 2, 3, 32
 HALF = DIM // 2
+SIZES = {"base_dist": StandardNormal((DIM,)), "flow_layers": LAYERS, "nn_width": WIDTH, "nn_depth": 2}
 
 
 def sigmoid_scale(raw):
@@ -44,27 +45,19 @@ def soft_clipped_scale(raw):
 
 
 def nflows_coupling(rng, rows) -> Pair:
-    from nflows.distributions.normal import StandardNormal as Normal
-    from nflows.flows.base import Flow
-    from nflows.transforms.base import CompositeTransform
     from nflows.transforms.coupling import AffineCouplingTransform
-    from nflows.transforms.permutations import ReversePermutation
 
-    from _torch_networks import on_rows, same_mlp
+    from _torch_networks import same_mlp
 
     # All shifts and then all scales, where flowlib has the two of one coordinate after the other.
     order = np.arange(2 * HALF).reshape(HALF, 2).T.ravel()
-    ours, theirs = [], []
-    for key in jr.split(jr.key(0), LAYERS):
-        layer = couple(key, affine(sigmoid_scale), rng)
+
+    def same_layer(layer):
         network = same_mlp(layer.conditioner, order)
-        ours += [layer, Flip((DIM,))]
-        mask = np.arange(DIM) >= HALF
-        theirs += [AffineCouplingTransform(mask.astype(int), lambda *_, network=network: network)]
-        theirs += [ReversePermutation(DIM)]
-    to_noise = CompositeTransform(theirs)
-    log_prob = on_rows(Flow(to_noise, Normal([DIM])).log_prob)
-    return pair(Chain(ours), on_rows(to_noise.forward), log_prob, rng, rows)
+        return AffineCouplingTransform((np.arange(DIM) >= HALF).astype(int), lambda *_: network)
+
+    flow = coupling_flow(jr.key(0), transformer=affine(sigmoid_scale), **SIZES)
+    return _nflows(drawn(flow, rng), same_layer, rng, rows)
 
 
 def normflows_coupling(rng, rows) -> Pair:
@@ -137,28 +130,43 @@ def zuko_autoregressive(rng, rows) -> Pair:
 
 
 def nflows_autoregressive(rng, rows) -> Pair:
-    from nflows.distributions.normal import StandardNormal as Normal
-    from nflows.flows.base import Flow
     from nflows.transforms.autoregressive import MaskedAffineAutoregressiveTransform
-    from nflows.transforms.base import CompositeTransform
-    from nflows.transforms.permutations import ReversePermutation
 
-    from _torch_networks import SquashFirst, fill_masked, on_rows
+    from _torch_networks import SquashFirst, fill_masked
 
     # The scale of each coordinate before its shift.
     order = np.arange(2 * DIM).reshape(DIM, 2)[:, ::-1].ravel()
-    ours, theirs = [], []
-    for key in jr.split(jr.key(0), LAYERS):
-        layer = autoregressive(key, affine(softplus_scale), rng)
+
+    def same_layer(layer):
         like = MaskedAffineAutoregressiveTransform(DIM, WIDTH, num_blocks=1, use_residual_blocks=False)
         made = like.autoregressive_net
         fill_masked([made.initial_layer, made.blocks[0].linear, made.final_layer], layer.conditioner, order)
         like.autoregressive_net = SquashFirst(made)
-        ours += [layer, Flip((DIM,))]
-        theirs += [like, ReversePermutation(DIM)]
-    to_noise = CompositeTransform(theirs)
-    log_prob = on_rows(Flow(to_noise, Normal([DIM])).log_prob)
-    return pair(Chain(ours), on_rows(to_noise.forward), log_prob, rng, rows)
+        return like
+
+    flow = masked_autoregressive_flow(jr.key(0), transformer=affine(softplus_scale), **SIZES)
+    return _nflows(drawn(flow, rng), same_layer, rng, rows)
+
+
+def _nflows(flow, same_layer, rng, rows):
+    """The pair of a flow of flowlib's constructors and the same one in nflows."""
+    from nflows.distributions.normal import StandardNormal as Normal
+    from nflows.flows.base import Flow
+    from nflows.transforms.base import CompositeTransform
+    from nflows.transforms.permutations import Permutation
+
+    from _torch_networks import on_rows, tensor
+
+    def same(layer):
+        return Permutation(tensor(layer.permutation)) if isinstance(layer, Permute) else same_layer(layer)
+
+    # Those of flowlib go from the base to the data, and are inverses.
+    layers = [layer.bijection for layer in reversed(flow.layers)]
+    parts = [part for each in layers for part in (each.bijections if isinstance(each, Chain) else [each])]
+    theirs = CompositeTransform([same(part) for part in parts])
+    x = 2 * rng.normal(size=(rows, DIM))
+    log_prob = on_rows(Flow(theirs, Normal([DIM])).log_prob)
+    return Pair(flow.bijection.bijection, on_rows(theirs.forward), x, flow=flow, log_prob=log_prob)
 
 
 def pair(to_noise: Chain, theirs, log_prob, rng, rows) -> Pair:
@@ -183,11 +191,7 @@ def autoregressive(key, transformer: AbstractBijection, rng, **options) -> Maske
     return drawn(MaskedAutoregressive(key, transformer=transformer, **sizes, **options), rng)
 
 
-def drawn(layer, rng, noise=0.2):
-    """The layer with weights far from those at the start, where its network gives 0."""
-    conditioner = jax.tree.map(partial(_with_noise, rng, noise), layer.conditioner)
-    return eqx.tree_at(lambda layer: layer.conditioner, layer, conditioner)
-
-
-def _with_noise(rng, noise, leaf):
-    return leaf + noise * rng.normal(size=leaf.shape) if eqx.is_inexact_array(leaf) else leaf
+def drawn(module, rng, noise=0.2):
+    """The layer or flow with weights far from those at the start, where its networks give 0."""
+    trained, rest = partition_trainable(module)
+    return eqx.combine(jax.tree.map(lambda leaf: leaf + noise * rng.normal(size=leaf.shape), trained), rest)

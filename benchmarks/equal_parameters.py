@@ -47,14 +47,14 @@ def main():
     jax.config.update("jax_enable_x64", True)
     print(f"{machine()}\n{', '.join(map(version, PEERS))}")
     print(f"{rows:,} rows in float64; tolerance {TOLERANCE:g}, of an inverse {INVERSE_TOLERANCE:g}\n")
-    table, failed = [], []
+    table, failed, skipped = [], [], {}
     for kind, makers in PAIRS.items():
         for make in makers:
             peer = make.__name__.partition("_")[0]
             try:
                 pair = make(np.random.default_rng(0), rows)
             except ImportError as error:
-                print(f"{kind} beside {peer} skipped: {error}\n")
+                skipped[peer] = str(error)
                 continue
             found = differences(pair)
             for name, value in found.items():
@@ -62,6 +62,8 @@ def main():
                     failed.append(f"{name} of {kind} beside {peer}: {value:.2e}")
             cells = {name: f"{found[name]:.0e}" if name in found else "" for name in COLUMNS}
             table.append({"map": kind, "peer": peer} | cells)
+    for peer, message in skipped.items():
+        print(f"{peer} skipped: {message}\n")
     if table:
         print_table(table)
     if failed:
