@@ -1,8 +1,10 @@
 """The beta distribution."""
 
-from typing import ClassVar
+import math
+from typing import Any, ClassVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jax.scipy.special import betainc
@@ -10,6 +12,7 @@ from jaxtyping import Array, ArrayLike, PRNGKeyArray
 from paramax import AbstractUnwrappable, unwrap
 
 from flowlib.constraints import broadcast, finite, positive
+from flowlib.distributions._numerical_quantile import AbstractNumericalQuantile
 from flowlib.distributions._special import (
     HALF_LOG_2PI,
     digamma_excess,
@@ -18,11 +21,10 @@ from flowlib.distributions._special import (
     stirling_remainder,
     zero_times_infinity,
 )
-from flowlib.distributions._statistics import AbstractCdf
 from flowlib.support import Interval, Support
 
 
-class Beta(AbstractCdf):
+class Beta(AbstractNumericalQuantile):
     """Independent beta coordinates, summed over coordinates, on 0 <= x <= 1.
 
     log p(x) = (alpha - 1) log x + (beta - 1) log(1 - x) - log B(alpha, beta).
@@ -30,8 +32,8 @@ class Beta(AbstractCdf):
     `scipy.stats.beta(alpha, beta)`. At x = 0 it is -inf for alpha > 1, finite for alpha = 1 and +inf
     for alpha < 1, and likewise at 1 for beta; draws stay off both ends. The arguments broadcast to
     the shape of an event. The density is accurate for any parameters, large ones included. Has
-    mean, variance, entropy and cdf in closed form; the cdf has no derivative in alpha and beta, and
-    in float32 an error of about 3e-7 (alpha + beta).
+    mean, variance, entropy and cdf in closed form, and quantiles to the rounding of the cdf, which has no
+    derivative in alpha and beta, and in float32 an error of about 3e-7 (alpha + beta).
 
     Args:
         alpha: positive shape parameters of the lower end.
@@ -67,17 +69,19 @@ class Beta(AbstractCdf):
         return Interval(0.0, 1.0, closed=True)
 
     def _log_prob(self, x: Array, condition: Array | None) -> Array:
-        # Relative to the mean: the leading terms of log B then cancel on paper.
         alpha, beta, total = self._parameters()
-        mean, rest = alpha / total, beta / total
-        log_total = jnp.log(total)
         at_zero, at_one = x == 0, x == 1
         zeros = (at_zero & (alpha > 1)) | (at_one & (beta > 1))
         clash = zero_times_infinity(zeros, (at_zero & (alpha < 1)) | (at_one & (beta < 1)))
-        x = jnp.where(clash, mean, x)
+        return jnp.where(clash, -jnp.inf, self._log_densities(jnp.where(clash, alpha / total, x)).sum())
+
+    def _log_densities(self, x: Array) -> Array:
+        # Relative to the mean: the leading terms of log B then cancel on paper.
+        alpha, beta, total = self._parameters()
+        mean, rest, log_total = alpha / total, beta / total, jnp.log(total)
         lower = power_term(alpha - 1, x, x - mean, mean, jnp.log(alpha) - log_total)
         upper = power_term(beta - 1, 1 - x, mean - x, rest, jnp.log(beta) - log_total)
-        return jnp.where(clash, -jnp.inf, (lower + upper + self._log_peak()).sum())
+        return lower + upper + self._log_peak()
 
     def _parameters(self) -> tuple[Array, Array, Array]:
         return self.alpha, self.beta, self.alpha + self.beta
@@ -116,3 +120,16 @@ class Beta(AbstractCdf):
 
     def _log_survival(self, x: Array) -> Array:
         return safe_log(betainc(self.beta, self.alpha, 1 - jnp.clip(x, 0, 1)))
+
+    def _log_tail(self, x: Array, upper: Array) -> Array:
+        alpha, beta = jnp.where(upper, self.beta, self.alpha), jnp.where(upper, self.alpha, self.beta)
+        return safe_log(betainc(alpha, beta, jnp.where(upper, 1 - x, x)))
+
+    def _from_line(self, t: Array) -> Array:
+        return jax.nn.sigmoid(t)
+
+    def _line(self, dtype: Any) -> tuple[float, float]:
+        return math.log(jnp.finfo(dtype).tiny), -math.log(jnp.finfo(dtype).epsneg)
+
+    def _start(self) -> Array:
+        return jnp.log(self.alpha) - jnp.log(self.beta)

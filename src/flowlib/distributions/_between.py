@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
@@ -22,13 +23,11 @@ def log_probability_between(dist: Any, lower: Array, upper: Array) -> Array:
 def tails(dist: Any, lower: Array, upper: Array) -> tuple[tuple[Array, Array], tuple[Array, Array], Array]:
     """The logarithms of cdf and survival at both ends, and whether there is less above `lower` than below `upper`."""
     ends = [jnp.broadcast_to(end, dist.shape) for end in (lower, upper)]
-    below = tuple(_at_end(dist._log_cdf, end, -jnp.inf) for end in ends)
-    above = tuple(_at_end(dist._log_survival, end, jnp.inf) for end in ends)
+    # Both at once, since some cdfs take long to compile.
+    both = jnp.stack(ends)
+    infinite = jnp.isinf(both)
+    below, above = jax.vmap(dist._log_tails)(jnp.where(infinite, 0, both))
+    # At infinite ends the limits, whose derivatives are 0.
+    below = jnp.where(infinite, jnp.where(both < 0, -jnp.inf, 0), below)
+    above = jnp.where(infinite, jnp.where(both > 0, -jnp.inf, 0), above)
     return (below[0], below[1]), (above[0], above[1]), above[0] < below[1]
-
-
-def _at_end(log_probability, end, impossible):
-    """With the limits at infinite ends, whose derivatives are 0."""
-    infinite = jnp.isinf(end)
-    value = log_probability(jnp.where(infinite, 0, end))
-    return jnp.where(infinite, jnp.where(end == impossible, -jnp.inf, 0), value)

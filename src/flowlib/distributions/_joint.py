@@ -141,15 +141,18 @@ class Joint(AbstractMeanVariance, AbstractEntropy, AbstractInverseCdf):
     def _inverse_log_survival(self, log_q: Array) -> Array:
         return self._by_block("_inverse_log_survival", log_q)
 
+    def _inverse_log_tail(self, log_q: Array, upper: Array) -> Array:
+        return self._by_block("_inverse_log_tail", log_q, upper)
+
     def _is_product(self, kind: type) -> bool:
         return all(is_product(peel(dist), kind) for dist in self.dists)
 
     def _of_parts(self, name: str) -> Array:
         return self._joined([moment(dist, name)[None] for dist in self.dists])[0]
 
-    def _by_block(self, name: str, x: Array) -> Array:
-        blocks = zip(self.dists, self._blocks(x[None]), strict=True)
-        return self._joined([closed_form(dist, name)(block[0])[None] for dist, block in blocks])[0]
+    def _by_block(self, name: str, *arrays: Array) -> Array:
+        blocks = zip(self.dists, *(self._blocks(array[None]) for array in arrays), strict=True)
+        return self._joined([closed_form(dist, name)(*(block[0] for block in own))[None] for dist, *own in blocks])[0]
 
 
 def _as_vector(part: AbstractDistribution) -> Support:

@@ -4,6 +4,7 @@ from abc import abstractmethod
 from typing import Any, ClassVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
@@ -39,6 +40,11 @@ class AbstractSymmetric(AbstractStandard):
 
     def _log_survival(self, x: Array) -> Array:
         return self._log_cdf(-x)
+
+    def _log_tails(self, x: Array) -> tuple[Array, Array]:
+        # Together, since some cdfs take long to compile.
+        below, above = jax.vmap(self._log_cdf)(jnp.stack([x, -x]))
+        return below, above
 
 
 class AbstractSymmetricQuantile(AbstractSymmetric, AbstractQuantile):
@@ -94,6 +100,9 @@ class AbstractLocScaleDistribution(AbstractTransformed, AbstractCdf):
     def _log_survival(self, x: Array) -> Array:
         return self._base()._log_survival(self._standardised(x))
 
+    def _log_tails(self, x: Array) -> tuple[Array, Array]:
+        return self._base()._log_tails(self._standardised(x))
+
     def _standardised(self, x: Array) -> Array:
         return (x - self.loc) / self.scale
 
@@ -105,3 +114,6 @@ class AbstractLocScaleDistribution(AbstractTransformed, AbstractCdf):
 
     def _inverse_log_survival(self, log_q: Array) -> Array:
         return self.loc + self.scale * self._base()._inverse_log_survival(log_q)
+
+    def _inverse_log_tail(self, log_q: Array, upper: Array) -> Array:
+        return self.loc + self.scale * self._base()._inverse_log_tail(log_q, upper)

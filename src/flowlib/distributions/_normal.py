@@ -50,12 +50,13 @@ class StandardNormal(AbstractSymmetricQuantile):
         return log_ndtr(x)
 
     def _inverse_log_cdf(self, log_q: Array) -> Array:
-        near = log_q > _FAR_TAIL
+        near, none = log_q > _FAR_TAIL, log_q == -jnp.inf
         near_q = jnp.where(near, log_q, _FAR_TAIL)
         middle = near_q > -math.log(2)
         lower = ndtri(jnp.exp(jnp.where(middle, _FAR_TAIL, near_q)))
         upper = -ndtri(-jnp.expm1(jnp.where(middle, near_q, _FAR_TAIL)))
-        return jnp.where(near, jnp.where(middle, upper, lower), _far_quantile(jnp.where(near, _FAR_TAIL, log_q)))
+        far = _far_quantile(jnp.where(near | none, _FAR_TAIL, log_q))
+        return jnp.where(near, jnp.where(middle, upper, lower), jnp.where(none, -jnp.inf, far))
 
 
 class Normal(AbstractLocScaleDistribution, AbstractQuantile):

@@ -74,6 +74,10 @@ class AbstractCumulative(AbstractDistribution):
         """log P(X_i > x_i), for finite x."""
         return safe_log(1 - self._cdf(x))
 
+    def _log_tails(self, x: Array) -> tuple[Array, Array]:
+        """Both."""
+        return self._log_cdf(x), self._log_survival(x)
+
     def _is_product(self, kind: type) -> bool:
         """Whether the coordinates are independent, with the closed forms of the abstract class `kind`."""
         return isinstance(self, kind)
@@ -105,6 +109,11 @@ class AbstractInverseCdf(AbstractCumulative):
     def _inverse_log_survival(self, log_q: Array) -> Array:
         """The inverse of `_log_survival`."""
         return self._quantile(-jnp.expm1(log_q))
+
+    def _inverse_log_tail(self, log_q: Array, upper: Array) -> Array:
+        """The one of survival where `upper`, of the cdf elsewhere."""
+        high = self._inverse_log_survival(jnp.where(upper, log_q, -0.5))
+        return jnp.where(upper, high, self._inverse_log_cdf(jnp.where(upper, -0.5, log_q)))
 
     def quantile(self, q: ArrayLike) -> Array:
         """The inverse of `cdf`: the q_i-quantile of each coordinate, of the shape of `q`.

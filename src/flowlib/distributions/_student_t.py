@@ -1,5 +1,8 @@
 """Student's t distribution."""
 
+import math
+from typing import Any
+
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
@@ -10,10 +13,12 @@ from paramax import AbstractUnwrappable, unwrap
 from flowlib.bijections import Affine
 from flowlib.constraints import broadcast, finite, positive
 from flowlib.distributions._loc_scale import AbstractLocScaleDistribution, AbstractSymmetric
+from flowlib.distributions._numerical_quantile import AbstractNumericalQuantile
 from flowlib.distributions._special import HALF_LOG_2PI, digamma_excess, log1p_square, stirling_remainder
+from flowlib.distributions._statistics import AbstractQuantile
 
 
-class _StandardStudentT(AbstractSymmetric):
+class _StandardStudentT(AbstractSymmetric, AbstractNumericalQuantile):
     """log p(x) = -(df + 1)/2 log(1 + x^2/df) + log Gamma((df + 1)/2) - log Gamma(df/2) - log(pi df)/2."""
 
     _df: Array | AbstractUnwrappable[Array]
@@ -28,8 +33,10 @@ class _StandardStudentT(AbstractSymmetric):
         return unwrap(self._df)
 
     def _log_prob(self, x: Array, condition: Array | None) -> Array:
-        log_kernel = -0.5 * (self.df + 1) * log1p_square(x / jnp.sqrt(self.df))
-        return (log_kernel + _log_peak(self.df)).sum()
+        return self._log_densities(x).sum()
+
+    def _log_densities(self, x: Array) -> Array:
+        return -0.5 * (self.df + 1) * log1p_square(x / jnp.sqrt(self.df)) + _log_peak(self.df)
 
     def _draw(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> Array:
         # The chi-square in logarithms: for small df it underflows, while the draw itself does not overflow.
@@ -56,15 +63,29 @@ class _StandardStudentT(AbstractSymmetric):
         by_beta = _cdf_by_incomplete_beta(x, jnp.where(large, 1, self.df))
         return jnp.where(large, _cdf_by_normal(x, jnp.where(large, self.df, _LARGE_DF)), by_beta)
 
+    def _log_tail(self, x: Array, upper: Array) -> Array:
+        return self._log_cdf(jnp.where(upper, -x, x))
 
-class StudentT(AbstractLocScaleDistribution):
+    def _from_line(self, t: Array) -> Array:
+        return jnp.sinh(t)
+
+    def _line(self, dtype: Any) -> tuple[float, float]:
+        greatest = math.log(jnp.finfo(dtype).max)
+        return -greatest, greatest
+
+    def _start(self) -> Array:
+        return jnp.zeros_like(self.df)
+
+
+class StudentT(AbstractLocScaleDistribution, AbstractQuantile):
     """Independent Student t coordinates, with z = (x - loc) / scale and summed over coordinates.
 
     log p(x) = -(df + 1)/2 log(1 + z^2/df) + log Gamma((df + 1)/2) - log Gamma(df/2) - log(pi df)/2 - log scale.
 
     `scipy.stats.t(df, loc, scale)`. The arguments broadcast to the shape of an event. Accurate for
     any df, as small as 0.1 and so large that it is a normal. Has mean (NaN for df <= 1), variance
-    (inf for df <= 2, NaN for df <= 1), entropy and cdf in closed form. The cdf has no derivative in df.
+    (inf for df <= 2, NaN for df <= 1), entropy and cdf in closed form, and quantiles to rounding. The cdf has no
+    derivative in df.
 
     Args:
         df: positive degrees of freedom, not necessarily whole.
@@ -111,10 +132,11 @@ def _cdf_by_incomplete_beta(x: Array, df: Array) -> Array:
     central = moderate < 1
     inner, outer = jnp.where(central, moderate, 1) ** 2, jnp.where(central, 1, 1 / moderate) ** 2
     half = jnp.full_like(df, 0.5)
-    within = 0.5 * betainc(half, 0.5 * df, inner / (1 + inner))
-    beyond = 0.5 * betainc(0.5 * df, half, outer / (1 + outer))
+    # One call for both, since it takes long to compile.
+    a, b = jnp.where(central, half, 0.5 * df), jnp.where(central, 0.5 * df, half)
+    share = 0.5 * betainc(a, b, jnp.where(central, inner / (1 + inner), outer / (1 + outer)))
     power = jnp.exp(_log_peak(df) - df * jnp.log(jnp.where(far, size, 1))) / jnp.sqrt(df)
-    tail = jnp.where(central, 0.5 - within, jnp.where(far, power, beyond))
+    tail = jnp.where(central, 0.5 - share, jnp.where(far, power, share))
     cubic = 0.5 + jnp.exp(_log_peak(df)) * x * (1 - (df + 1) / 6 * jnp.where(at_centre, ratio, 0) ** 2)
     cdf = jnp.where(at_centre, cubic, jnp.where(x < 0, tail, 1 - tail))
     # Comparisons have lost the NaN.

@@ -23,13 +23,12 @@ class Truncated(AbstractInverseCdf):
 
     `dist` given that each coordinate lies in its interval: one with cdf and quantiles. The probability of the interval
     and the quantiles, from which it draws, come from the tail with less in it and in logarithms, so that nothing is
-    lost far out. The ends never train, and may be infinite. Has cdf and quantiles in closed form.
+    lost far out. The ends never train, and may be infinite. Has cdf and quantiles.
 
         Truncated(Normal(0.0, 1.0), 8.0, jnp.inf).sample(key)
 
     Args:
-        dist: p, of any shape and without a condition: the located families, `Exponential`, `LogNormal`, `Uniform`, or
-            a `Joint` of such.
+        dist: p, of any shape and without a condition: a family with quantiles, or a `Joint` of such.
         lower: lower ends, which broadcast to the shape of an event; -inf for none. Defaults to -inf.
         upper: upper ends, above the lower ones; inf for none. Defaults to inf.
 
@@ -119,13 +118,9 @@ class Truncated(AbstractInverseCdf):
         inside = jnp.where(at_end, 0.5, q)
         # Between the logarithms of cdf at both ends, or of survival, whichever are the smaller.
         log_q = jnp.where(from_above, _between(above[1], above[0], 1 - inside), _between(below[0], below[1], inside))
-        half = jnp.full_like(q, -0.5)
-        high = inner._inverse_log_survival(jnp.where(from_above, log_q, half))
-        low = inner._inverse_log_cdf(jnp.where(from_above, half, log_q))
-        x = jnp.where(
-            at_end, inner._quantile(jnp.where(q >= 1, 1, 0).astype(q.dtype)), jnp.where(from_above, high, low)
-        )
-        return jnp.clip(x, self.lower, self.upper)
+        # Of 0 and 1, those of `dist`, which the ends cut off.
+        log_q, upper = jnp.where(at_end, -jnp.inf, log_q), jnp.where(at_end, q >= 1, from_above)
+        return jnp.clip(inner._inverse_log_tail(log_q, upper), self.lower, self.upper)
 
 
 def _between(log_low: Array, log_high: Array, share: Array) -> Array:
