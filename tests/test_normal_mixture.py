@@ -110,16 +110,17 @@ def test_far_out_it_is_the_widest_component():
         assert all(np.isfinite(grad).all() for grad in jax.tree.leaves(grads))
 
 
-@pytest.mark.parametrize("components", [2, 8])
+@pytest.mark.parametrize("components", [2, 4, 5, 8, 16, 32])
 def test_it_starts_near_the_identity_and_not_at_it(components):
     """As near as the class says; components that were equal would stay so."""
     x = np.concatenate([np.linspace(-30, 30, 601), [-1e6, 1e6]]).astype(FLOAT)
     mixture = bij.NormalMixture(components)
     y, log_slope = jax.vmap(mixture.transform_and_log_det)(x)
-    np.testing.assert_array_less(np.abs(y - x), 0.1 + 4 * EPS * np.abs(x))
-    np.testing.assert_array_less(np.abs(y - x)[np.abs(x) < 3], 0.015)
-    np.testing.assert_array_less(np.abs(log_slope), 0.006)
-    assert np.ptp(mixture.locations) > 0.1
+    few = components < 5
+    np.testing.assert_array_less(np.abs(y - x), (0.1 if few else 0.25) + 4 * EPS * np.abs(x))
+    np.testing.assert_array_less(np.abs(y - x)[np.abs(x) < 3], 0.015 if few else 0.08)
+    np.testing.assert_array_less(np.abs(log_slope), 0.006 if few else 0.15)
+    assert np.ptp(mixture.locations) > (0.1 if few else 2)
 
 
 def test_bad_arguments_are_named():

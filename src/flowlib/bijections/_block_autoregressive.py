@@ -1,13 +1,16 @@
 """Block neural autoregressive networks."""
 
+import itertools
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from flowlib._arrays import as_columns, check_count, check_key
@@ -20,9 +23,11 @@ from flowlib.bijections._solve import default_tolerance, implicit_root
 from flowlib.bijections._tanh import LeakyTanh
 from flowlib.masks import block_tril_mask
 
-# A layer's inputs are scaled by this and its outputs back, so that an untrained network works in
-# the nearly straight part of its activation and starts near the identity.
+# The inputs of straight units are scaled by this and their outputs back, so that they work in the nearly straight part
+# of the activation.
 _GAIN = 0.2
+# Bent units start in places from minus this to this, one beside another, so that their sum is nearly straight there.
+_PLACES = 3.0
 
 
 class BlockLinear(Module):
@@ -36,12 +41,15 @@ class BlockLinear(Module):
     bias: Float[Array, "*stack out_size"]
     mask: Bool[Array, "*stack out_size in_size"]
 
-    def __init__(self, key: PRNGKeyArray, dim: int, block_out: int, block_in: int, *, gain: float):
+    def __init__(self, key: PRNGKeyArray, dim: int, below: "_Units", units: "_Units"):
+        block_out, block_in = len(units.gains), len(below.gains)
         shape = (dim * block_out, dim * block_in)
         diagonal, lower, bias = draw_together(jr.normal, key, [(dim, block_out, block_in), shape, shape[:1]])
-        self.log_diagonal = math.log(gain / block_in) + 0.03 * diagonal
-        self.lower = 0.05 * gain * lower / math.sqrt(shape[1])
-        self.bias = 0.1 * _GAIN * bias if block_out > 1 else jnp.zeros(shape[0])
+        weights = np.outer(units.gains, below.shares)
+        self.log_diagonal = jnp.asarray(np.log(weights), float) + 0.03 * diagonal
+        self.lower = jnp.asarray(np.tile(0.05 * weights * block_in, (dim, dim)), float) * lower / math.sqrt(shape[1])
+        noise = 0.1 * _GAIN * bias if block_out > 1 else jnp.zeros(shape[0])
+        self.bias = noise - jnp.asarray(np.tile(units.gains * units.places, dim), float)
         self.mask = jnp.asarray(block_tril_mask((block_out, block_in), dim, k=-1))
 
     def blocks(self) -> Float[Array, "dim block_out block_in"]:
@@ -67,6 +75,34 @@ class BlockLinear(Module):
         positive = sums > 0
         log_sums = jnp.where(positive, jnp.log(jnp.where(positive, sums, 1)), -jnp.inf)
         return log_sums + weight_max + inner_max
+
+
+class _Units(NamedTuple):
+    """How the units of a block start: as activation(gains (x - places)), whose sum with weights `shares` is about x."""
+
+    gains: np.ndarray
+    places: np.ndarray
+    shares: np.ndarray
+
+
+# What goes into a network, or out of it: the coordinate itself.
+_COORDINATE = _Units(np.ones(1), np.zeros(1), np.ones(1))
+
+
+def _units(n: int, *, bent: bool) -> _Units:
+    """n straight units; or half of them straight, for the tails, and half bent in different places.
+
+    Units that are all straight would be nearly alike, and slow to part in training.
+    """
+    straight = np.arange(n) % 2 == 0 if bent else np.ones(n, bool)
+    if straight.all():
+        return _Units(np.full(n, _GAIN), np.zeros(n), np.full(n, 1 / (_GAIN * n)))
+    n_bent = n - straight.sum()
+    places = np.zeros(n)
+    places[~straight] = (np.arange(n_bent) + 0.5) * (2 * _PLACES / n_bent) - _PLACES
+    # The slopes of tanh in places that lie d apart sum up to 2/d.
+    shares = np.where(straight, 0.5 / (_GAIN * straight.sum()), 0.5 * _PLACES / n_bent)
+    return _Units(np.where(straight, _GAIN, 1.0), places, shares)
 
 
 def _finite(largest):
@@ -118,6 +154,7 @@ class BlockAutoregressiveNetwork(AbstractBijection):
             check_count(depth, "depth", 0),
             check_count(block_dim, "block_dim"),
         )
+        bent = activation is None
         if activation is None:
             activation = LeakyTanh(3.0)
         elif not isinstance(activation, AbstractBijection):
@@ -128,17 +165,18 @@ class BlockAutoregressiveNetwork(AbstractBijection):
                 f"BlockAutoregressiveNetwork expected an unconditional activation of shape (), got {activation.shape}."
             )
         keys = jr.split(check_key(key), depth + 2)
-        blocks = [1, *[block_dim] * depth, 1]
-        gains = [1.0] if depth == 0 else [_GAIN, *[1.0] * (depth - 1), 1 / _GAIN]
+        blocks = [_COORDINATE, *[_units(block_dim, bent=bent)] * depth, _COORDINATE]
+        pairs = itertools.pairwise(blocks)
         self.layers = tuple(
-            BlockLinear(k, dim, b_out, b_in, gain=gain)
-            for k, b_in, b_out, gain in zip(keys[1:], blocks, blocks[1:], gains, strict=False)
+            BlockLinear(k, dim, below, units) for k, (below, units) in zip(keys[1:], pairs, strict=True)
         )
         self.condition_weight = None
         self.cond_shape = None
         if cond_dim is not None:
             self.cond_shape = (check_count(cond_dim, "cond_dim"),)
-            self.condition_weight = 0.1 * _GAIN * jr.normal(keys[0], (dim * blocks[1], cond_dim)) / math.sqrt(cond_dim)
+            self.condition_weight = (
+                0.1 * _GAIN * jr.normal(keys[0], (dim * len(blocks[1].gains), cond_dim)) / math.sqrt(cond_dim)
+            )
         self.activation = activation
         self.shape = (dim,)
 

@@ -60,6 +60,11 @@ def constrained_scales(raw: Array, min_scale: float) -> Array:
     return min_scale + jax.nn.softplus(raw + math.log(math.expm1(1 - min_scale)))
 
 
+def unconstrained_scales(scales: np.ndarray, min_scale: float) -> np.ndarray:
+    """What `constrained_scales` makes such scales from."""
+    return np.log(np.expm1(scales - min_scale)) - math.log(math.expm1(1 - min_scale))
+
+
 def log_sigmoids(z: Array) -> tuple[Array, Array]:
     """log sigmoid(z) and log sigmoid(-z)."""
     # Not log1p, which XLA does not vectorise: the digits that are lost are those of the smaller part of a sum.

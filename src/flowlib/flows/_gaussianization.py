@@ -34,7 +34,8 @@ def gaussianization_flow(
     followed by the normal quantile. No coordinate is transformed given others: all dependence goes through the
     matrices, as in projection pursuit. There is no network without a condition, and parameters are few:
     dim (dim + 3 components) a layer. One direction is O(dim^2 + dim components) a layer, the other solves for
-    all coordinates at once. Starts near the identity: |log dy/dx| < 0.006 a layer.
+    all coordinates at once. Starts near the identity: with eight components each layer changes the log density of a
+    standard normal variable by less than 0.01 a coordinate, on average.
 
     Args:
         key: a PRNG key.
