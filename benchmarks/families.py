@@ -46,9 +46,7 @@ DRAWS = 1000
 
 
 class Family(NamedTuple):
-    """A constructor, what it is given, the argument by which its size is set, up to a limit, and how many times as long
-    it is trained as others.
-    """
+    """A constructor, what it is given, what sets its size and up to where, and how many times as long it is trained."""
 
     make: Callable[..., Any]
     options: dict[str, Any]

@@ -1,12 +1,32 @@
 """Which coordinates the parameters of a transformer are made from: a flow by the name of its kind."""
 
-from typing import Any, Literal, get_args
+from collections.abc import Callable
+from typing import Any, Literal, TypedDict, get_args
 
+from jaxtyping import Array
+
+from flowlib.bijections import Gradient
 from flowlib.distributions import Transformed
 from flowlib.flows._coupling import coupling_flow
 from flowlib.flows._masked_autoregressive import masked_autoregressive_flow
+from flowlib.flows._mixing import Mixing
 
 Kind = Literal["coupling", "autoregressive"]
+
+
+class LayerOptions(TypedDict, total=False):
+    """The arguments that `coupling_flow` and `masked_autoregressive_flow` have in common, but base and transformer."""
+
+    cond_dim: int | None
+    flow_layers: int
+    nn_width: int
+    nn_depth: int
+    nn_activation: Callable
+    mixing: Mixing
+    invert: bool
+    embedding: Callable[[Array], Array] | None
+    raw_cond_shape: tuple[int, ...] | None
+    gradient: Gradient
 
 
 def check_kind(kind: Kind) -> Kind:

@@ -1,7 +1,7 @@
 """Neural spline flows."""
 
 from collections.abc import Callable
-from typing import Any, Literal, TypedDict, get_args
+from typing import Any, Literal, get_args
 
 import jax
 from jax.tree_util import Partial
@@ -10,7 +10,7 @@ from jaxtyping import Array, PRNGKeyArray
 from flowlib.bijections import CubicSpline, Gradient, LinearSpline, QuadraticSpline, RationalQuadraticSpline
 from flowlib.distributions import AbstractDistribution, Transformed
 from flowlib.flows._coupling import coupling_flow
-from flowlib.flows._kind import Kind, check_kind
+from flowlib.flows._kind import Kind, LayerOptions, check_kind
 from flowlib.flows._masked_autoregressive import masked_autoregressive_flow
 from flowlib.flows._mixing import Mixing
 from flowlib.flows._tail import checked_sizes
@@ -25,23 +25,13 @@ SPLINES = {
 }
 
 
-class SplineOptions(TypedDict, total=False):
+class SplineOptions(LayerOptions, total=False):
     """The arguments of `neural_spline_flow` but for the base."""
 
     kind: Kind
     spline: Spline
     knots: int
     interval: float | tuple[float, float]
-    cond_dim: int | None
-    flow_layers: int
-    nn_width: int
-    nn_depth: int
-    nn_activation: Callable
-    mixing: Mixing
-    invert: bool
-    embedding: Callable[[Array], Array] | None
-    raw_cond_shape: tuple[int, ...] | None
-    gradient: Gradient
 
 
 def neural_spline_flow(

@@ -1,14 +1,12 @@
 """Sum-of-squares polynomial flows."""
 
-from collections.abc import Callable
+from typing import Unpack
 
-import jax
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
-from flowlib.bijections import Gradient, SumOfSquares
+from flowlib.bijections import SumOfSquares
 from flowlib.distributions import AbstractDistribution, Transformed
-from flowlib.flows._kind import Kind, flow_of_kind
-from flowlib.flows._mixing import Mixing
+from flowlib.flows._kind import Kind, LayerOptions, flow_of_kind
 
 
 def sum_of_squares_flow(
@@ -18,16 +16,7 @@ def sum_of_squares_flow(
     kind: Kind = "autoregressive",
     polynomials: int = 3,
     degree: int = 4,
-    cond_dim: int | None = None,
-    flow_layers: int = 5,
-    nn_width: int = 50,
-    nn_depth: int = 2,
-    nn_activation: Callable = jax.nn.relu,
-    mixing: Mixing = "permutation",
-    invert: bool = True,
-    embedding: Callable[[Array], Array] | None = None,
-    raw_cond_shape: tuple[int, ...] | None = None,
-    gradient: Gradient = "store",
+    **options: Unpack[LayerOptions],
 ) -> Transformed:
     """A sum-of-squares flow: each coordinate goes through the integral of a sum of squared polynomials.
 
@@ -42,22 +31,12 @@ def sum_of_squares_flow(
             is given the other and both directions cost one network pass a layer, besides the solves.
         polynomials: the number of squares.
         degree: of the polynomials that are squared, L: the map has degree 2L + 1.
-        cond_dim: the size of the condition the flow sees. Defaults to None, an unconditional flow.
-        flow_layers: the number of layers.
-        nn_width: the width of each conditioner.
-        nn_depth: its number of hidden layers.
-        nn_activation: its activation.
-        mixing: what stands between layers, see `coupling_flow`.
-        invert: True to use the transformers' `transform` in `log_prob`, False to use it in `sample`. With
-            kind="autoregressive" that direction is the cheap one.
-        embedding: a module from one raw condition (integer labels, an image, ...) to `cond_dim` values; it
-            is trained with the flow. Defaults to None.
-        raw_cond_shape: the shape of one raw condition, () for a label. Needed with `embedding`.
-        gradient: what the gradient keeps of each layer, "store" or "recompute"; see `Scan`.
+        **options: of `coupling_flow` and `masked_autoregressive_flow`: `cond_dim`, `flow_layers` (here 5 if not given),
+            `nn_width`, `nn_depth` (2), `nn_activation`, `mixing`, `invert`, `embedding`, `raw_cond_shape`, `gradient`.
 
     Raises:
-        ValueError: if a size is out of range, `kind` or `mixing` is no name of one, `gradient` does not suit the
-            layers or `base_dist` has no vectors as events.
+        ValueError: if a size is out of range, `kind` is no name of one, an option is wrong or `base_dist` has no
+            vectors as events.
         TypeError: if `key` or `base_dist` is of the wrong type.
 
     References:
@@ -68,14 +47,5 @@ def sum_of_squares_flow(
         key,
         base_dist=base_dist,
         transformer=SumOfSquares(polynomials, degree),
-        cond_dim=cond_dim,
-        flow_layers=flow_layers,
-        nn_width=nn_width,
-        nn_depth=nn_depth,
-        nn_activation=nn_activation,
-        mixing=mixing,
-        invert=invert,
-        embedding=embedding,
-        raw_cond_shape=raw_cond_shape,
-        gradient=gradient,
+        **{"flow_layers": 5, "nn_depth": 2, **options},
     )
