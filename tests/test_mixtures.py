@@ -144,9 +144,8 @@ def test_diagonal_and_tied_mixtures_are_those_of_scipy():
         for k in range(3):
             own = np.diag(np.diag((scatter[k] + 2 * pooled) / (COUNTS[k] + 2)))
             covariance = pooled if kind == "tied" else own
-            terms.append(
-                np.log(weights[k]) + stats.multivariate_normal(x[k == LABELS].mean(0), np.asarray(covariance)).logpdf(x)
-            )
+            normal: Any = stats.multivariate_normal
+            terms.append(np.log(weights[k]) + normal(x[k == LABELS].mean(0), covariance).logpdf(x))
         # The least variance moves a density by little.
         np.testing.assert_allclose(mixture.log_prob(x), sps.logsumexp(terms, axis=0), atol=0.05)
         draws = np.asarray(mixture.sample(jr.key(1), 2000))
