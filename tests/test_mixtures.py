@@ -147,7 +147,8 @@ def test_diagonal_and_tied_mixtures_are_those_of_scipy():
             normal: Any = stats.multivariate_normal
             terms.append(np.log(weights[k]) + normal(x[k == LABELS].mean(0), covariance).logpdf(x))
         # The least variance moves a density by little.
-        np.testing.assert_allclose(mixture.log_prob(x), sps.logsumexp(terms, axis=0), atol=0.05)
+        expected = np.asarray(sps.logsumexp(np.asarray(terms), axis=0))
+        np.testing.assert_allclose(mixture.log_prob(x), expected, atol=0.05)
         draws = np.asarray(mixture.sample(jr.key(1), 2000))
         np.testing.assert_allclose((draws.mean(0) - x.mean(0)) / x.std(0), 0, atol=0.15)
 
