@@ -80,7 +80,7 @@ def only_when_all(case: Case) -> Case:
 def select(cases: list[Case], most: int = 2) -> list[Case]:
     """The cases of this run: all of them, or the first few of each class or constructor, at one size.
 
-    Of these float64 has all, and float32 the last, which is the conditional or otherwise less plain one.
+    Of these float64 has the first, and float32 the last, which is the conditional or otherwise less plain one.
     """
     if ALL_SIZES:
         return list(cases)
@@ -88,6 +88,5 @@ def select(cases: list[Case], most: int = 2) -> list[Case]:
     for case in cases:
         if case.selected:
             families.setdefault(case.family, []).append(case)
-    fewer = slice(None if X64 else -1, None)
-    chosen = {case.id for family in families.values() for case in family[:most][fewer]}
+    chosen = {family[:most][0 if X64 else -1].id for family in families.values()}
     return [case for case in cases if case.selected and case.id in chosen]
