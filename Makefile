@@ -43,7 +43,7 @@ quickstart: $(VENV)/.ready ## fit, sample, draw and save flows on real data (und
 	PYTHONUNBUFFERED=1 $(VENV)/bin/python examples/quickstart.py
 
 test: PRECISIONS ?= float32
-test: $(VENV)/.ready ## the tests on the oldest JAX admitted, two cases a class; with PRECISIONS=float64, in that
+test: $(VENV)/.ready ## the tests on the oldest JAX admitted, one case a class; with PRECISIONS=float64, in that, with another
 	$(call run_tests,$(VENV))
 
 test-all: $(VENV)/.ready ## every case at every size, in float32 and in float64

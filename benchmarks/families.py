@@ -11,7 +11,7 @@ With `--compile`: the first fit of one epoch, compiling included, of each flow a
 their own.
 
 Usage: python benchmarks/families.py [--short] [--data moons wine digits ...] [--wine winequality-red.csv]
-           [--flows nice ...] [--results families.json] [--compile] [--picture families.svg]
+           [--flows nice ...] [--results families.json] [--report] [--compile] [--picture families.svg]
 """
 
 import argparse
@@ -236,6 +236,7 @@ def compare_compiling(names: list[str]) -> None:
     for library, name in calls:
         try:
             taken = f"{in_new_process(first_fit, library, name):.1f}"
+        # Whatever one fails with, the others are still of interest.
         except Exception as error:
             taken = type(error).__name__
         rows.append({"library": library, "flow": name, "first fit, s": taken})

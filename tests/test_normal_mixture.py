@@ -121,6 +121,11 @@ def test_it_starts_near_the_identity_and_not_at_it(components):
     np.testing.assert_array_less(np.abs(y - x)[np.abs(x) < 3], 0.015 if few else 0.08)
     np.testing.assert_array_less(np.abs(log_slope), 0.006 if few else 0.15)
     assert np.ptp(mixture.locations) > (0.1 if few else 2)
+    if components >= 8:
+        # Of a standard normal variable, on average.
+        normal = np.random.default_rng(0).standard_normal(2000).astype(FLOAT)
+        value, slope = jax.vmap(mixture.transform_and_log_det)(normal)
+        assert np.abs(slope - (value**2 - normal**2) / 2).mean() < 0.01
 
 
 def test_bad_arguments_are_named():

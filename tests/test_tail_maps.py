@@ -5,13 +5,16 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
 import pytest
 from scipy import special, stats
 
 import flowlib.bijections as bij
 from contract_tools import EPS, FLOAT, X64
+from flowlib import flows
 from flowlib.bijections._normal_tails import lower_tail, normal_quantile
+from flowlib.distributions import StandardNormal, Transformed
 
 
 def grads(bijection, point, name):
@@ -106,3 +109,13 @@ def test_the_normal_distribution_is_exact_in_both_tails():
     quantile = np.asarray(jax.jit(normal_quantile)(log_p), np.float64)
     error = (special.log_ndtr(quantile) - log_p) / (np.abs(log_p) + 1)
     assert np.abs(error).max() < 40 * EPS
+
+
+def test_a_heavy_tailed_flow_starts_as_its_last_layer():
+    base = StandardNormal((2,))
+    flow = flows.heavy_tailed_flow(
+        jr.key(0), base_dist=base, weight=0.3, flow_layers=2, knots=3, nn_width=4, nn_depth=1
+    )
+    alone = Transformed(base, bij.HeavyTails(jnp.full(2, 0.3), jnp.full(2, 0.3)))
+    x = np.array([[-50.0, 3.0], [0.0, 1e4], [0.5, -0.5]])
+    np.testing.assert_allclose(flow.log_prob(x), alone.log_prob(x), rtol=1e3 * EPS)
