@@ -18,11 +18,11 @@ _ROLL_NOISE, _ROLL_POINTS = 0.2, 4000
 
 
 class Toy(NamedTuple):
-    """Draws, the log density of rows, and the entropy in nats."""
+    """Draws, the log density of rows, and the entropy in nats where one is published."""
 
     draw: Callable[[np.random.Generator, int], np.ndarray]
     log_density: Callable[[np.ndarray], np.ndarray]
-    entropy: float
+    entropy: float | None = None
 
 
 def _around(curve: np.ndarray, rng: np.random.Generator, spread: float) -> np.ndarray:

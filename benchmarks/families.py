@@ -3,9 +3,10 @@
 Widths (or, of flows without networks, numbers of layers) are chosen so that all have about as many parameters, as far
 as they can; all are trained by the same optimiser on the same rows. "Gap" is the mean of log p(x) - log q(x) over test
 rows, with the true density p, in nats, and its standard error: a gap below zero by more than that would be a wrong
-log-det. On the wines it is the mean log density of the test rows of the first of ten folds, as in `wine.py`; on the
-8 x 8 digits, with uniform noise added to their whole numbers, likewise. Fits are timed without compiling, and draws
-of 1,000 rows after a first time.
+log-det. Flows on a set (a torus, a sphere, the simplex, increasing vectors) have toys of their own, and the uniform
+distribution beside them. On the wines the figure is the mean log density of the test rows of the first of ten folds,
+as in `wine.py`; on the 8 x 8 digits, with uniform noise added to their whole numbers, likewise. Fits are timed without
+compiling, and draws of 1,000 rows after a first time.
 
 With `--compile`: the first fit of one epoch, compiling included, of each flow and of each of FlowJAX's, in processes of
 their own.
@@ -36,6 +37,7 @@ import optax
 from _report import arguments, machine, number, print_table
 from _timing import in_new_process, seconds
 from _toys import TOYS
+from _toys_on_sets import TOYS_ON_SETS, UNIFORM
 from flowlib import flows
 from flowlib.distributions import MultivariateNormal, StandardNormal
 from flowlib.errors import DataWarning
@@ -43,10 +45,14 @@ from flowlib.parameters import count_parameters
 from flowlib.train import FlowMatchingLoss, fit_to_data
 
 DRAWS = 1000
+TABLES = ("wine", "digits")
 
 
 class Family(NamedTuple):
-    """A constructor, what it is given, what sets its size and up to where, and how many times as long it is trained."""
+    """A constructor, what it is given, what sets its size and up to where, and how many times as long it is trained.
+
+    `on` is the set, a key of `TOYS_ON_SETS`, to which its rows belong; elsewhere they are any vectors.
+    """
 
     make: Callable[..., Any]
     options: dict[str, Any]
@@ -54,15 +60,16 @@ class Family(NamedTuple):
     most: int = 512
     loss: Any = None
     epochs: int = 1
+    on: str | None = None
 
 
-def _family(
-    make: Callable, size: str = "nn_width", most: int = 512, loss: Any = None, epochs: int = 1, **options: Any
-) -> Family:
-    return Family(make, options, size, most, loss, epochs)
+def _family(make: Callable, size: str = "nn_width", most: int = 512, **options: Any) -> Family:
+    own = {name: options.pop(name) for name in ("loss", "epochs", "on") if name in options}
+    return Family(make, options, size, most, **own)
 
 
-SPLINE = {"knots": 7, "interval": 4.0, "flow_layers": 4, "nn_depth": 1}
+ON_A_SET = {"knots": 7, "flow_layers": 4, "nn_depth": 1}
+SPLINE = {**ON_A_SET, "interval": 4.0}
 FAMILIES = {
     "nice": _family(flows.nice, flow_layers=8, nn_depth=1),
     "coupling": _family(flows.coupling_flow, flow_layers=8),
@@ -89,6 +96,10 @@ FAMILIES = {
     "residual": _family(flows.residual_flow, flow_layers=8),
     # Its steps solve no equation, so that it is given more of them.
     "continuous, flow matching": _family(flows.ffjord, nn_depth=3, loss=FlowMatchingLoss(), epochs=10),
+    "circular splines": _family(flows.circular_spline_flow, on="torus", **ON_A_SET),
+    "RQ splines on the sphere": _family(flows.sphere_flow, on="sphere", **ON_A_SET),
+    "RQ splines on the simplex": _family(flows.simplex_flow, on="simplex", **SPLINE),
+    "RQ splines, ordered": _family(flows.ordered_flow, on="increasing", **SPLINE),
 }
 
 
@@ -106,9 +117,13 @@ class Data(NamedTuple):
 
 
 def toy(name: str, epochs: int) -> Data:
-    rng = np.random.default_rng(0)
-    train, test = TOYS[name].draw(rng, 10_000), TOYS[name].draw(rng, 10_000)
-    return Data(train, test, 5_000, epochs, truth=TOYS[name].log_density(test))
+    found, rng = {**TOYS, **TOYS_ON_SETS}[name], np.random.default_rng(0)
+    train, test = found.draw(rng, 10_000), found.draw(rng, 10_000)
+    truth = found.log_density(test)
+    off = 0.0 if found.entropy is None else -truth.mean() - found.entropy
+    # Of a published entropy the last digit is rounded.
+    assert abs(off) < 5e-4 + 4 * truth.std() / len(truth) ** 0.5, f"{name}: the entropy is off by {off:.3f}"
+    return Data(train, test, 5_000, epochs, truth=truth)
 
 
 def wine(path: Path, epochs: int) -> Data:
@@ -134,12 +149,17 @@ def load(name: str, options: argparse.Namespace) -> Data:
     return digits(2 if options.short else 20) if name == "digits" else toy(name, 3 if options.short else 30)
 
 
+def belongs(name: str, source: str) -> bool:
+    """Whether a flow's events are rows of such data."""
+    return FAMILIES[name].on == (source if source in TOYS_ON_SETS else None)
+
+
 def sized(family: Family, dim: int, parameters: int) -> Callable[[jax.Array], Any]:
     """The family at the size whose number of parameters is nearest to the one given."""
 
     def make(size: int) -> Callable[[jax.Array], Any]:
-        options = {**family.options, family.size: size}
-        return functools.partial(family.make, base_dist=StandardNormal((dim,)), **options)
+        space = {"dim": dim} if family.on else {"base_dist": StandardNormal((dim,))}
+        return functools.partial(family.make, **space, **family.options, **{family.size: size})
 
     @functools.cache
     def too_many(size: int) -> int:
@@ -198,12 +218,17 @@ def _optimizer(rate: float, steps: int) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(10.0), optax.adam(optax.cosine_decay_schedule(rate, steps)))
 
 
-def gaussian(data: Data) -> dict[str, float]:
-    """What a Gaussian with full covariance reaches on the same rows."""
-    fitted = MultivariateNormal(data.train.mean(0), np.cov(data.train.T))
-    log_prob = np.asarray(fitted.log_prob(data.test), np.float64)
+def references(source: str, data: Data) -> dict[str, dict[str, float]]:
+    """What a Gaussian with full covariance reaches on the same rows, or of a bounded set the uniform distribution."""
+    if source in UNIFORM:
+        name, log_prob = "uniform", np.full(len(data.test), UNIFORM[source])
+    elif source not in TOYS_ON_SETS:
+        fitted = MultivariateNormal(data.train.mean(0), np.cov(data.train.T))
+        name, log_prob = "Gaussian", np.asarray(fitted.log_prob(data.test), np.float64)
+    else:
+        return {}
     values = log_prob if data.truth is None else data.truth - log_prob
-    return {"value": float(values.mean()), "error": float(values.std() / len(values) ** 0.5)}
+    return {f"{source}/{name}": {"value": float(values.mean()), "error": float(values.std() / len(values) ** 0.5)}}
 
 
 def first_fit(library: str, name: str) -> float:
@@ -213,6 +238,9 @@ def first_fit(library: str, name: str) -> float:
         family = FAMILIES[name]
         # What is found out about the size compiles nothing.
         make, loss = sized(family, 2, 5_000), {"loss_fn": family.loss}
+        if family.on:
+            x = toy(family.on, 1).train.astype(np.float32)
+            make = sized(family, x.shape[1], 5_000)
     else:
         # As it comes: its constructors' defaults.
         constructor = getattr(importlib.import_module("flowjax.flows"), name)
@@ -247,12 +275,12 @@ def compare_compiling(names: list[str]) -> None:
 def cells(results: dict[str, dict], data: list[str]) -> list[dict[str, str]]:
     """The table: a row is a flow."""
     rows = []
-    for name in [*FAMILIES, "Gaussian"]:
+    for name in [*FAMILIES, "Gaussian", "uniform"]:
         row = {"flow": name}
         for source in data:
             found = results.get(f"{source}/{name}", {})
             value = f"{found['value']:.3f} ± {found['error']:.3f}" if found else ""
-            row[f"{source}, {'gap' if source in TOYS else 'nats'}"] = value
+            row[f"{source}, {'nats' if source in TABLES else 'gap'}"] = value
         if any(cell for key, cell in row.items() if key != "flow"):
             rows.append(row)
     return rows
@@ -278,7 +306,7 @@ def costs(results: dict[str, dict], sources: list[str]) -> list[dict[str, str]]:
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--data", nargs="+", choices=[*TOYS, "wine", "digits"], help="only these")
+    parser.add_argument("--data", nargs="+", choices=[*TOYS, *TOYS_ON_SETS, *TABLES], help="only these")
     parser.add_argument("--flows", nargs="+", choices=list(FAMILIES), help="only these")
     parser.add_argument("--wine", type=Path, help="winequality-red.csv; without it wine is left out")
     parser.add_argument("--results", type=Path, help="a file that collects what was measured, also by other runs")
@@ -296,13 +324,15 @@ def main():
     results: dict[str, dict] = {}
     if options.results and options.results.exists():
         results = json.loads(options.results.read_text())
-    sources = options.data or [*TOYS, *(["wine"] if options.wine else []), "digits"]
+    sources = options.data or [*TOYS, *TOYS_ON_SETS, *(["wine"] if options.wine else []), "digits"]
     loaded = {} if options.report else {source: load(source, options) for source in sources}
     for source, data in loaded.items():
-        results[f"{source}/Gaussian"] = gaussian(data)
+        results |= references(source, data)
     # Toys have one shape: a flow is compiled for the first of them only.
     for name in names if loaded else []:
         for source, data in loaded.items():
+            if not belongs(name, source):
+                continue
             try:
                 results[f"{source}/{name}"] = found = measure(FAMILIES[name], data)
             # Whatever one fails with, the others are still of interest.
@@ -311,12 +341,15 @@ def main():
             print(source, name, found, file=sys.stderr, flush=True)
             if options.results:
                 options.results.write_text(json.dumps(results, indent=1))
-    print_table(cells(results, sources))
     toys = [source for source in sources if source in TOYS]
-    for alike in [toys, *([source] for source in sources if source not in TOYS)]:
-        if alike:
-            print(f"\nCosts on {', '.join(alike)}\n")
-            print_table(costs(results, alike))
+    on_sets = [source for source in sources if source in TOYS_ON_SETS]
+    tables = [source for source in sources if source in TABLES]
+    for alike in filter(None, (toys, on_sets, tables)):
+        print(f"\nReached on {', '.join(alike)}\n")
+        print_table(cells(results, alike))
+    for alike in filter(None, (toys, *([source] for source in tables))):
+        print(f"\nCosts on {', '.join(alike)}\n")
+        print_table(costs(results, alike))
     if options.picture:
         draw_picture(results, toys, options.picture)
 
