@@ -89,7 +89,8 @@ def moments(method: Method, x: np.ndarray, epochs: int, seed: int) -> tuple[list
     start = time.perf_counter()
     fit_to_data(
         jr.key(100 + seed), flow_with(seed, method.tolerance), x, loss_fn=method.loss, learning_rate=5e-3, ema=0.99,
-        batch_size=BATCH, max_epochs=epochs, max_patience=math.inf, val_prop=0.0, standardise=False, show_progress=False, callbacks=keep,
+        batch_size=BATCH, max_epochs=epochs, max_patience=math.inf, val_prop=0.0, standardise=False,
+        show_progress=False, callbacks=keep,
     )  # fmt: skip
     return kept, time.perf_counter() - start - aside
 
