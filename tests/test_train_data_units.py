@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+import scipy.special
 import scipy.stats
 
 import flowlib
@@ -37,7 +38,7 @@ from flowlib.bijections import (
 )
 from flowlib.distributions import Normal, StandardNormal, Transformed, Uniform
 from flowlib.errors import DataWarning
-from flowlib.flows import coupling_flow, triangular_spline_flow
+from flowlib.flows import coupling_flow, heavy_tailed_flow, triangular_spline_flow
 from flowlib.parameters import count_parameters, freeze
 from flowlib.support import Box, Circle, Interval, Positive, Real
 from flowlib.train._data_checks import check_columns
@@ -434,6 +435,16 @@ def test_rows_outside_the_interval_of_every_kind_of_spline_are_counted():
         assert outside_splines(each, z) == (2, 4, (-2.0, 2.0)), transformer
     circle = RationalQuadraticSpline(knots=4, interval=2.0, edges="circular")
     assert outside_splines(Transformed(Uniform(-2 * np.ones(2), 2 * np.ones(2)), Vmap(circle, axis_size=2)), z) is None
+
+
+def test_the_interval_is_wider_after_heavy_tails(key):
+    flow = heavy_tailed_flow(key, base_dist=StandardNormal((2,)), weight=0.5, flow_layers=2, nn_width=4, interval=3.0)
+    # The largest value for which the splines see 3: the quantile of (erfc(3 / sqrt 2)^-t - 1) sqrt(pi/2) / t.
+    edge = (scipy.special.erfc(3 / 2**0.5) ** -0.5 - 1) * (np.pi / 2) ** 0.5 / 0.5
+    assert edge > 40
+    rows = np.array([[0.0, 0.99 * edge], [1.01 * edge, 0.0], [0.0, -0.99 * edge], [-1.01 * edge, 1.0]], FLOAT)
+    assert outside_splines(flow, rows) == (2, 4, (-3.0, 3.0))
+    assert outside_splines(with_units(flow, X), X).rows_outside == 0
 
 
 def test_unremarkable_data_give_no_warning():

@@ -1,6 +1,6 @@
 """Data in the user's units: what a flow that works on standardised values learns of them before a fit.
 
-All of it is NumPy on the host, with sums in float64: nothing is compiled, for whatever data.
+All of it is NumPy on the host, with sums in float64: nothing is compiled anew for other data.
 """
 
 from collections.abc import Iterator
@@ -17,6 +17,7 @@ from flowlib.bijections import (
     BernsteinPolynomial,
     Chain,
     CubicSpline,
+    HeavyTails,
     InDataUnits,
     LinearSpline,
     MonotoneIntegral,
@@ -192,8 +193,8 @@ def outside_splines(dist: Any, x: Any) -> OutsideSplines | None:
     """Count the rows of x with a standardised value outside the interval of the splines; None for a flow without such.
 
     Polynomials and integrals on an interval count as splines. Of several the widest counts. Those in a `Sandwich` see
-    other coordinates, and do not count, nor do circular ones. None too where the units have a `to_data` of another
-    kind than `ToSupport`.
+    other coordinates, and do not count, nor do circular ones. A last `HeavyTails` widens the interval. None too where
+    the units have a `to_data` of another kind than `ToSupport`.
     """
     if isinstance(dist, Dequantized):
         return outside_splines(dist.dist, middles(dist, x))
@@ -213,22 +214,31 @@ def outside_splines(dist: Any, x: Any) -> OutsideSplines | None:
         unconstrain = _Reals(box, None if cut is None else np.asarray(peel(cut), np.float64))
         location, scale = (np.asarray(peel(a), np.float64) for a in (units.location, units.log_scale))
         scale = np.exp(scale)
-    lower, upper = max(intervals, key=_width)
+    bound = max(intervals, key=_width)
+    lower, upper = bound
+    last = _last(node.bijection if units is None else units.bijection)
+    if isinstance(last, HeavyTails):
+        # What is far out for the data can be well inside for the splines.
+        lower, upper = (np.asarray(last.transform(np.full(last.shape, end))) for end in bound)
     outside, x = 0, np.asarray(x)
     for portion in portions(x):
         z = (unconstrain(x[portion]) - location) / scale
         outside += int(((z < lower) | (z > upper)).reshape(len(z), -1).any(axis=1).sum())
-    return OutsideSplines(outside, len(x), (lower, upper))
+    return OutsideSplines(outside, len(x), bound)
 
 
 def _units_of(dist: Any) -> InDataUnits | None:
     node = peel(dist)
     if not isinstance(node, AbstractTransformed):
         return None
-    bijection = peel(node.bijection)
-    while isinstance(bijection, Chain):
-        bijection = peel(bijection[-1])
+    bijection = _last(node.bijection)
     return bijection if isinstance(bijection, InDataUnits) else None
+
+
+def _last(bijection: Any) -> Any:
+    """The last part of a bijection that may be a chain of chains."""
+    bijection = peel(bijection)
+    return _last(bijection[-1]) if isinstance(bijection, Chain) else bijection
 
 
 def _box_of(units: InDataUnits) -> Box | None:
