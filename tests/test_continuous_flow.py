@@ -190,7 +190,7 @@ def test_optimal_pairs_are_those_of_scipy(size):
     x, z = 1000 + 0.5 * rng.standard_normal((12, size)), rng.standard_normal((12, size))
     cost = ((x[:, None] - z) ** 2).sum(-1)
     rows, columns = scipy.optimize.linear_sum_assignment(cost)
-    from flowlib.train._continuous import cheapest_pairs
+    from flowlib.train._flow_matching import cheapest_pairs
 
     found = cheapest_pairs(jnp.asarray(x), jnp.asarray(z))
     np.testing.assert_array_equal(found, columns[np.argsort(rows)])
