@@ -13,7 +13,17 @@ import scipy.optimize
 from jaxtyping import Array
 
 from flowlib import flows
-from flowlib.bijections import Affine, Chain, ContinuousFlow, Flip, InDataUnits, Invert, backward_batch, forward_batch
+from flowlib.bijections import (
+    Affine,
+    Chain,
+    ContinuousFlow,
+    Flip,
+    InDataUnits,
+    Invert,
+    Scan,
+    backward_batch,
+    forward_batch,
+)
 from flowlib.distributions import Normal, StandardNormal, Transformed
 from flowlib.nn import TimeMLP
 from flowlib.train import FlowMatchingLoss, HutchinsonLoss, fit_to_data
@@ -131,6 +141,22 @@ def test_hutchinsons_estimates_have_the_exact_loss_as_their_mean():
     assert abs(losses.mean() + flow.log_prob(x[0])) < 4 * losses.std() / 20
 
 
+def test_hutchinsons_estimates_reach_into_the_layers_of_a_scan():
+    """Two linear fields, each before a flip, under an inverse: the sum of their traces, and their energies too."""
+    layer = Chain([linear(), Flip((2,))])
+    stack = jax.tree.map(lambda leaf: jnp.stack([leaf, 0.5 * leaf]) if eqx.is_inexact_array(leaf) else leaf, layer)
+    flow = Transformed(StandardNormal((2,)), Invert(Scan(stack)))
+    x = jnp.tile(POINTS[:1], (400, 1))
+    losses = matched(HutchinsonLoss(), flow, x)
+    assert len(np.unique(np.round(losses, 3))) == 4
+    assert abs(losses.mean() + flow.log_prob(x[0])) < 4 * losses.std() / 20
+    costly = matched(HutchinsonLoss(kinetic=1.0), flow, x)
+    first, second = linear().follow(x[0], probe=x[0]), linear()
+    after = first.x[::-1]
+    second = eqx.tree_at(lambda flow: flow.field.matrix, second, 0.5 * linear().field.matrix).follow(after, probe=after)
+    np.testing.assert_allclose(costly - losses, (first.energy + second.energy) / 2, rtol=1e-4)
+
+
 def test_kinetic_energy_is_that_of_the_path():
     """dx/dt = x ends at x with the start x / e, and has the energy x^2 (1 - e^-2) / 2."""
     flow = Transformed(StandardNormal((1,)), Invert(ContinuousFlow(Linear(-jnp.ones((1, 1))), 1)))
@@ -190,7 +216,7 @@ def test_optimal_pairs_are_those_of_scipy(size):
     x, z = 1000 + 0.5 * rng.standard_normal((12, size)), rng.standard_normal((12, size))
     cost = ((x[:, None] - z) ** 2).sum(-1)
     rows, columns = scipy.optimize.linear_sum_assignment(cost)
-    from flowlib.train._continuous import cheapest_pairs
+    from flowlib.train._flow_matching import cheapest_pairs
 
     found = cheapest_pairs(jnp.asarray(x), jnp.asarray(z))
     np.testing.assert_array_equal(found, columns[np.argsort(rows)])

@@ -59,6 +59,10 @@ from flowlib.bijections._numerical_inverse import NumericalInverse as NumericalI
 from flowlib.bijections._ordered import Ordered as Ordered
 from flowlib.bijections._orthogonal import DiscreteCosine as DiscreteCosine
 from flowlib.bijections._orthogonal import Householder as Householder
+from flowlib.bijections._pass_with_estimates import EstimatedPass as EstimatedPass
+from flowlib.bijections._pass_with_estimates import LayerEstimate as LayerEstimate
+from flowlib.bijections._pass_with_estimates import holds_layer as holds_layer
+from flowlib.bijections._pass_with_estimates import pass_with_estimates as pass_with_estimates
 from flowlib.bijections._permute import Flip as Flip
 from flowlib.bijections._permute import Permute as Permute
 from flowlib.bijections._planar import Planar as Planar

@@ -1,5 +1,6 @@
 """Residual layers: the identity plus a contraction."""
 
+from collections.abc import Callable
 from functools import partial
 
 import equinox as eqx
@@ -8,7 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from flowlib._arrays import as_columns, check_count
+from flowlib._module import unwrap_own
 from flowlib.bijections._bijection import AbstractBijection, LogDet, one_row
+from flowlib.bijections._roulette import roulette_log_det
 from flowlib.bijections._solve import solve
 from flowlib.nn import LipschitzMLP
 
@@ -20,7 +23,8 @@ class Residual(AbstractBijection):
     is exact, of a matrix as large as the smaller one of dim and nn_width: det(I + A B) = det(I + B A). A
     layer stretches by up to 1 + lipschitz, and shrinks to no less than 1 - lipschitz. It starts as the identity.
 
-    `transform` is one pass of the network, and O(min(dim, nn_width)^3) for the log-det. `inverse` iterates
+    `transform` is one pass of the network, and O(min(dim, nn_width)^3) for the log-det, which a fit by
+    `flowlib.train.RouletteLoss` only estimates. `inverse` iterates
     x <- y - g(x), whose error falls by the factor `lipschitz` or faster at each step, until it is bounded by
     1e-5 (1 + |x_i|) in float32 and 1e-10 in float64, and takes a step of Newton's method; its gradients are implicit
     and cost dim forward-mode passes.
@@ -69,18 +73,44 @@ class Residual(AbstractBijection):
     def _inverse_and_log_det(self, y: Array, condition: Array | None = None):
         return one_row(self._inverse_and_log_det_batch, y, condition)
 
+    def estimate_batch(
+        self,
+        key: PRNGKeyArray,
+        x: Float[Array, "rows dim"],
+        condition: Array | None = None,
+        *,
+        inverse: bool = False,
+        exact_terms: int,
+        stop_probability: float,
+    ) -> tuple[Float[Array, "rows dim"], Float[Array, " rows"]]:
+        """Rows after `transform`, with `inverse` after that, and unbiased estimates of their log-dets.
+
+        See `flowlib.train.RouletteLoss` for the estimates. Conditions are None, one for all rows, or one for each.
+        """
+        log_det_of = partial(roulette_log_det, key, exact_terms=exact_terms, stop_probability=stop_probability)
+        layer = unwrap_own(self)
+        return (layer._inverse_with if inverse else layer._transform_with)(log_det_of, x, condition)
+
     def _transform_and_log_det_batch(self, x: Array, condition: Array | None = None):
-        arrays = (self.network.bounded(), self.network.biases)
-        moves, slopes = LipschitzMLP.outputs_and_slopes(*arrays, x.T, self._shifts(condition, x))
-        return x + moves.T, LogDet(_log_det(arrays[0], slopes), jnp.ones(len(x), bool))
+        y, log_det = self._transform_with(_log_det, x, condition)
+        return y, LogDet(log_det, jnp.ones(len(x), bool))
 
     def _inverse_and_log_det_batch(self, y: Array, condition: Array | None = None):
+        x, log_det = self._inverse_with(_log_det, y, condition)
+        return x, LogDet(log_det, jnp.ones(len(y), bool))
+
+    def _transform_with(self, log_det_of: Callable, x: Array, condition: Array | None) -> tuple[Array, Array]:
+        arrays = (self.network.bounded(), self.network.biases)
+        moves, slopes = LipschitzMLP.outputs_and_slopes(*arrays, x.T, self._shifts(condition, x))
+        return x + moves.T, log_det_of(arrays[0], slopes)
+
+    def _inverse_with(self, log_det_of: Callable, y: Array, condition: Array | None) -> tuple[Array, Array]:
         # The matrices are bounded once, not at each step.
         arrays, shifts = (self.network.bounded(), self.network.biases), self._shifts(condition, y)
         x, found = solve(_moved, y, arrays, shifts.T, structure="dense", contraction=self.network.lipschitz)
         _, slopes = LipschitzMLP.outputs_and_slopes(*arrays, x.T, shifts)
-        log_det = jnp.where(found, -_log_det(arrays[0], slopes), jnp.nan)
-        return jnp.where(found[:, None], x, jnp.nan), LogDet(log_det, jnp.ones(len(y), bool))
+        log_det = jnp.where(found, -log_det_of(arrays[0], slopes), jnp.nan)
+        return jnp.where(found[:, None], x, jnp.nan), log_det
 
     def _shifts(self, condition: Array | None, x: Array) -> Float[Array, "width n"]:
         """What the conditions add in the first layer, for each event."""

@@ -28,7 +28,8 @@ def residual_flow(
 
     Every layer changes all coordinates at once. One direction is a network pass a layer; the other iterates some tens
     of passes: `sample` with `invert=True` and `log_prob` with `invert=False`. The log-dets are exact, by a determinant
-    as large as the dimension or the width, whichever is less. Starts as the identity.
+    as large as the dimension or the width, whichever is less; where that is large, fit with
+    `flowlib.train.RouletteLoss`, which estimates them in training. Starts as the identity.
 
     Args:
         key: a PRNG key.

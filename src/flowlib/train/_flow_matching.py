@@ -1,6 +1,5 @@
-"""Losses of continuous flows: flow matching, and maximum likelihood with an estimate of the divergence."""
+"""Flow matching, for continuous flows."""
 
-import math
 from typing import Any, Literal, get_args
 
 import equinox as eqx
@@ -11,8 +10,9 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from flowlib._arrays import float_dtype
 from flowlib._module import peel
-from flowlib.bijections import AbstractBijection, backward_batch, continuous_part, forward_batch
+from flowlib.bijections import AbstractBijection, ContinuousFlow, backward_batch, continuous_part, forward_batch
 from flowlib.distributions import AbstractTransformed
+from flowlib.train._estimated_likelihood import transformed_with
 from flowlib.train._losses import AbstractRowLoss, _check_events
 
 Coupling = Literal["independent", "optimal"]
@@ -62,7 +62,8 @@ class FlowMatchingLoss(AbstractRowLoss):
     def __call__(
         self, params: Any, static: Any, x: Array, condition: Array | None = None, key: PRNGKeyArray | None = None
     ) -> Float[Array, ""]:
-        return self.per_row(params, static, *_given(x, condition), key=key).mean()
+        arrays = (x,) if condition is None else (x, condition)
+        return self.per_row(params, static, *arrays, key=key).mean()
 
     def per_row(self, params: Any, static: Any, *arrays: Array, key: PRNGKeyArray | None = None) -> Array:
         dist = peel(eqx.combine(params, static))
@@ -105,69 +106,6 @@ class FlowMatchingLoss(AbstractRowLoss):
             )
 
 
-class HutchinsonLoss(AbstractRowLoss):
-    """-mean(log p(x_i | condition_i)) with a random estimate of the divergence in each `ContinuousFlow` of the flow.
-
-    The estimate is v.(df/dx)v along the whole path, with random signs v drawn anew for each row and step, and kept
-    within a solve. Its mean is the exact divergence, so that the mean of the loss is `MaximumLikelihoodLoss`. An
-    evaluation of the field costs one forward-mode pass, where the exact divergence takes one for each coordinate.
-    To the loss of a row can be added `kinetic` times the integral of |dx/dt|^2 over its paths: they are then
-    straighter, and the solver takes fewer steps.
-
-    Args:
-        kinetic: the weight of that energy, per coordinate of an event; about 0.01 to 0.1. Defaults to 0.
-
-    Raises:
-        ValueError: for a negative weight; before a fit, if the flow has no `ContinuousFlow`.
-        TypeError: before a fit, if the distribution is no `Transformed`.
-
-    References:
-        Grathwohl et al. (2019), https://arxiv.org/abs/1810.01367, section 3.1;
-        Finlay, Jacobsen, Nurbekyan and Oberman (2020), https://arxiv.org/abs/2002.02798, section 3.
-    """
-
-    kinetic: float = eqx.field(static=True)
-
-    def __init__(self, *, kinetic: float = 0.0):
-        if not (kinetic >= 0 and math.isfinite(kinetic)):
-            raise ValueError(f"HutchinsonLoss expected kinetic to be at least 0 and finite, got {kinetic}.")
-        self.kinetic = float(kinetic)
-
-    @property
-    def min_rows(self) -> int:
-        return 1
-
-    @eqx.filter_jit
-    def __call__(
-        self, params: Any, static: Any, x: Array, condition: Array | None = None, key: PRNGKeyArray | None = None
-    ) -> Float[Array, ""]:
-        return self.per_row(params, static, *_given(x, condition), key=key).mean()
-
-    def per_row(self, params: Any, static: Any, *arrays: Array, key: PRNGKeyArray | None = None) -> Array:
-        dist = peel(eqx.combine(params, static))
-        layers = _layers(dist)
-        if key is None:
-            raise ValueError("HutchinsonLoss expected a key, got None.")
-        x, condition = arrays[0].astype(float_dtype(dist)), arrays[1] if len(arrays) > 1 else None
-        size, valid = math.prod(x.shape[1:]), jnp.ones(len(x), bool)
-        log_det = energy = jnp.zeros(len(x), x.dtype)
-        for i, layer in reversed(list(enumerate(layers))):
-            if continuous_part(layer) is None:
-                x, change = backward_batch(layer, x, condition)
-                log_det, valid = log_det + change.value, valid & change.valid
-                continue
-            x, change, spent = _estimated_inverse(layer, x, condition, jr.fold_in(key, i))
-            log_det, energy = log_det + change, energy + spent
-        base = peel(dist.base_dist)
-        log_prob = base.log_prob(x) if base.cond_shape is None else base.log_prob(x, condition)
-        log_prob = jnp.where(valid, log_prob.astype(log_det.dtype) + log_det, -jnp.inf)
-        return self.kinetic * energy / size - log_prob
-
-    def check(self, tree: Any, *arrays: Array) -> None:
-        _check_events(tree, arrays)
-        _layers(peel(tree))
-
-
 def cheapest_pairs(x: Float[Array, "rows *shape"], z: Float[Array, "rows *shape"]) -> Int[Array, " rows"]:
     """For each x the z that it gets when all are paired such that the sum of squared distances is least."""
     from optax.assignment import hungarian_algorithm
@@ -182,10 +120,6 @@ def cheapest_pairs(x: Float[Array, "rows *shape"], z: Float[Array, "rows *shape"
         rows, pairs = hungarian_algorithm(jnp.where(jnp.isfinite(costs), costs, 0))
     # They come in the order of z.
     return pairs[jnp.argsort(rows)]
-
-
-def _given(x, condition):
-    return (x,) if condition is None else (x, condition)
 
 
 def _between(z, x, t):
@@ -203,38 +137,16 @@ def _velocity(layer, t, x, condition):
     return jax.vmap(one, (0, 0, None if condition is None else 0))(t, x, condition)
 
 
-def _estimated_inverse(layer, x, condition, key):
-    """The points of the base's side, their estimated log-dets, and the energies; NaN where the solver fails."""
-
-    def one(x, condition, probe):
-        flow, condition, inverted = _part(layer, condition)
-        solution = flow.follow(x, condition, backwards=not inverted, probe=probe)
-        parts = (solution.x, solution.log_det, solution.energy)
-        return jax.tree.map(lambda part: jnp.where(solution.found, part, jnp.nan), parts)
-
-    probe = jr.rademacher(key, x.shape, x.dtype)
-    return jax.vmap(one, (0, None if condition is None else 0, 0))(x, condition, probe)
-
-
 def _part(layer: Any, condition: Array | None) -> Any:
     """What `continuous_part` says of a layer that is known to be one."""
     return continuous_part(layer, condition)
 
 
-def _layers(dist: Any) -> tuple[AbstractBijection, ...]:
-    if not isinstance(dist, AbstractTransformed):
-        raise TypeError(f"expected a Transformed distribution with a ContinuousFlow, got {type(dist).__name__}.")
-    layers = dist.layers
-    if all(continuous_part(layer) is None for layer in layers):
-        raise ValueError("expected a flow with a ContinuousFlow, got one without. Build it with flowlib.flows.ffjord.")
-    return layers
-
-
 def _around_the_field(dist: Any) -> tuple[tuple, AbstractBijection, tuple]:
     """The layers before the one continuous flow, that one, and those after it."""
-    layers = _layers(dist)
+    layers = transformed_with(ContinuousFlow, dist, "ffjord").layers
     places = [i for i, layer in enumerate(layers) if continuous_part(layer) is not None]
-    if len(places) > 1:
+    if len(places) != 1:
         raise ValueError(f"FlowMatchingLoss expected exactly one ContinuousFlow, got {len(places)}: use flow_layers=1.")
     (i,) = places
     return layers[:i], layers[i], layers[i + 1 :]
