@@ -12,13 +12,15 @@ from jaxtyping import Array, ArrayLike, PRNGKeyArray
 from flowlib._arrays import cast_floats, check_positive, check_values, float_dtype, is_concrete, real_array
 from flowlib._module import peel, unwrap_own
 from flowlib.constraints import broadcast
+from flowlib.distributions._batch_first import AbstractBatchDistribution
 from flowlib.distributions._between import log_probability_between, tails
 from flowlib.distributions._distribution import AbstractDistribution, density_batch
 from flowlib.distributions._statistics import AbstractInverseCdf, checked_product
+from flowlib.distributions._wrapper import AbstractWrapper
 from flowlib.support import Between, Support
 
 
-class Truncated(AbstractInverseCdf):
+class Truncated(AbstractBatchDistribution, AbstractWrapper, AbstractInverseCdf):
     """p(x) / P(lower <= X <= upper) between the ends, in independent coordinates, and 0 beyond them.
 
     `dist` given that each coordinate lies in its interval: one with cdf and quantiles. The probability of the interval
@@ -56,14 +58,6 @@ class Truncated(AbstractInverseCdf):
         self._upper = paramax.NonTrainable(high)
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        return peel(self.dist).shape
-
-    @property
-    def cond_shape(self) -> None:
-        return None
-
-    @property
     def lower(self) -> Array:
         """The lower ends, a plain array of shape `shape`."""
         return jnp.minimum(*self._ends())
@@ -87,14 +81,8 @@ class Truncated(AbstractInverseCdf):
         """Of each coordinate."""
         return log_probability_between(self._inner(), self.lower, self.upper)
 
-    def _log_prob(self, x: Array, condition: Array | None) -> Array:
-        return self._log_prob_batch(x[None], condition)[0]
-
     def _log_prob_batch(self, x: Array, condition: Array | None) -> Array:
         return density_batch(self.dist, x) - self._log_mass().sum()
-
-    def _sample(self, key: PRNGKeyArray, condition: Array | None) -> Array:
-        return self._sample_batch(key, 1, condition)[0]
 
     def _sample_batch(self, key: PRNGKeyArray, size: int, condition: Array | None) -> Array:
         dtype = float_dtype(self)
