@@ -45,8 +45,8 @@ class Exponential(AbstractBatchSampler, AbstractQuantile):
     def support(self) -> Support:
         return Positive(closed=True)
 
-    def _log_prob(self, x: Array, condition: Array | None) -> Array:
-        return (jnp.log(self.rate) - self.rate * x).sum()
+    def _log_densities(self, x: Array) -> Array:
+        return jnp.log(self.rate) - self.rate * x
 
     def _sample_batch(self, key: PRNGKeyArray, size: int, condition: Array | None) -> Array:
         return jr.exponential(key, (size, *self.shape), self.rate.dtype) / self.rate

@@ -114,6 +114,9 @@ class Joint(AbstractBatchDistribution, AbstractMeanVariance, AbstractEntropy, Ab
     def _entropy(self) -> Array:
         return jnp.stack([jnp.asarray(closed_form(d, "_entropy")(), float_dtype(self)) for d in self.dists]).sum()
 
+    def _log_densities(self, x: Array) -> Array:
+        return self._by_block("_log_densities", x)
+
     def _cdf(self, x: Array) -> Array:
         return self._by_block("_cdf", x)
 

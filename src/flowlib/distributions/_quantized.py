@@ -20,7 +20,8 @@ class Quantized(AbstractBatchSampler, AbstractWrapper, AbstractCumulative):
     Real numbers rounded down, as in `Dequantized`, which is for distributions without a cdf: there P is a sum over
     places or bounded, here it is exact. (Libraries that round up have the same numbers one higher: for those, or for
     rounding to the nearest, move `dist` by 1 or 1/2.) It keeps its digits in both tails. `log_prob` is log P; `cdf` is
-    that of n. A density costs two cdfs, a draw one of `dist`.
+    that of n. A density costs two cdfs, a draw one of `dist`. Mean, variance and entropy are sums over all whole
+    numbers, which in general have no closed form, and are left out.
 
         Quantized(Logistic(10.0, 3.0), values=Integers(0, 255)).log_prob(7)
 

@@ -76,8 +76,8 @@ class Uniform(AbstractBatchSampler, AbstractQuantile):
     def _ends(self) -> tuple[Array, Array]:
         return jax.lax.stop_gradient(paramax.unwrap((self._minval, self._maxval)))
 
-    def _log_prob(self, x: Array, condition: Array | None) -> Array:
-        return -jnp.log(self.scale).sum()
+    def _log_densities(self, x: Array) -> Array:
+        return -jnp.log(self.scale)
 
     def _sample_batch(self, key: PRNGKeyArray, size: int, condition: Array | None) -> Array:
         unit = jr.uniform(key, (size, *self.shape), self.minval.dtype)
