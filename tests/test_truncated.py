@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+import scipy.integrate
 import scipy.stats as stats
 
 import flowlib.distributions as dst
@@ -169,6 +170,157 @@ def test_gradient_in_the_parameters_is_that_of_the_normalised_density():
 
     close(in_loc, (exact(loc + step, scale) - exact(loc - step, scale)) / (2 * step), 1e-6 if X64 else 1e-4)
     close(in_scale, (exact(loc, scale + step) - exact(loc, scale - step)) / (2 * step), 1e-6 if X64 else 1e-4)
+
+
+# Moments and entropy.
+
+
+def expectations(reference: Any, lower: float, upper: float) -> tuple[float, float, float]:
+    """Mean, variance and entropy between two ends, by SciPy's adaptive quadrature on both sides of the median."""
+    start, end = max(lower, reference.support()[0]), min(upper, reference.support()[1])
+    middle = np.clip(reference.median(), start, end)
+    peak = reference.logpdf(middle)
+
+    def log_density(x):
+        with np.errstate(over="ignore"):
+            return max(reference.logpdf(x), -1e4)
+
+    def integral(fn):
+        parts = [(start, middle), (middle, end)]
+        one = partial(scipy.integrate.quad, epsabs=1e-300, epsrel=1e-12, limit=400)
+        return sum(one(lambda x: fn(x) * np.exp(log_density(x) - peak), *p)[0] for p in parts if p[0] < p[1])
+
+    mass = integral(lambda x: 1.0)
+    # From the point of most density on, so that far out nothing cancels.
+    mean = middle + integral(lambda x: x - middle) / mass
+    variance = integral(lambda x: (x - mean) ** 2) / mass
+    return mean, variance, np.log(mass) + peak - integral(log_density) / mass
+
+
+# A family, SciPy's, and intervals: a moderate one, one without an upper end or with both ends in a tail.
+INTERVALS: list[Any] = [
+    (partial(dst.Normal, 0.0, 1.0), stats.norm(), [(-1.0, 2.0), (8.0, np.inf), (-9.0, -8.5)]),
+    (partial(dst.Logistic, 0.5, 0.5), stats.logistic(0.5, 0.5), [(-1.0, 1.0), (5.0, np.inf), (-np.inf, 2.0)]),
+    (partial(dst.Laplace, 0.0, 0.5), stats.laplace(0.0, 0.5), [(-0.3, 0.7), (5.0, np.inf), (-np.inf, 0.2)]),
+    (partial(dst.Gumbel, 0.0, 1.0), stats.gumbel_r(), [(-1.0, 3.0), (10.0, np.inf), (-np.inf, 0.0)]),
+    (partial(dst.Exponential, 2.0), stats.expon(scale=0.5), [(0.2, 1.0), (20.0, np.inf), (-1.0, 3.0)]),
+    (partial(dst.Uniform, -1.0, 3.0), stats.uniform(-1.0, 4.0), [(0.0, 1.0), (2.5, np.inf), (-3.0, -0.9)]),
+    (partial(dst.LogNormal, 0.0, 0.5), stats.lognorm(0.5), [(0.5, 2.0), (2.0, np.inf), (-1.0, 1.0)]),
+    (partial(dst.Cauchy, 0.0, 2.0), stats.cauchy(0.0, 2.0), [(-3.0, 1.0), (1e3, 3e3), (-5e3, -1e3)]),
+]
+INTERVALS += [
+    pytest.param(*family, marks=only_in_full)
+    for family in [
+        (partial(dst.Gamma, 2.5, 0.5), stats.gamma(2.5, scale=0.5), [(0.5, 2.0), (15.0, np.inf), (-1.0, 0.5)]),
+        (partial(dst.Beta, 2.0, 3.0), stats.beta(2.0, 3.0), [(0.2, 0.5), (0.9, 0.99), (-1.0, 0.3)]),
+        (partial(dst.StudentT, 5.0, 0.0, 1.0), stats.t(5.0), [(-1.0, 3.0), (0.0, np.inf), (-np.inf, -10.0)]),
+    ]
+]
+
+
+@eqx.filter_jit
+def _moments(make, ends):
+    def one(ends):
+        dist = dst.Truncated(make(), *ends)
+        return jnp.stack([dist.mean, dist.variance, dist.entropy()])
+
+    return jax.vmap(one)(ends)
+
+
+@pytest.mark.parametrize(("make", "reference", "intervals"), INTERVALS, ids=lambda arg: getattr(arg, "func", arg))
+def test_moments_and_entropy_are_quadratures_of_scipys_density(make, reference, intervals):
+    found = np.asarray(_moments(make, jnp.asarray(intervals, FLOAT)), np.float64)
+    tolerance = 1e-10 if X64 else 1e-5
+    for (mean, variance, entropy), ends in zip(found, intervals, strict=True):
+        wanted = expectations(reference, *ends)
+        assert abs(mean - wanted[0]) < tolerance * (abs(wanted[0]) + np.sqrt(wanted[1])), ends
+        assert abs(variance / wanted[1] - 1) < tolerance, ends
+        assert abs(entropy - wanted[2]) < tolerance * (1 + abs(wanted[2])), ends
+
+
+def test_moments_far_out_are_those_of_the_asymptotic_series():
+    """Of a normal beyond a: a + 1/a - 2/a^3 + 10/a^5 and 1/a^2 - 6/a^4 + 50/a^6, but for terms of 1e-8 of these."""
+    a = np.array([50.0, -50.0])
+    ends = np.array([50.0, -np.inf]), np.array([np.inf, -50.0])
+    dist = dst.Truncated(dst.Normal(np.zeros(2), 1.0), *ends)
+    np.testing.assert_allclose(dist.mean, a + 1 / a - 2 / a**3 + 10 / a**5, rtol=1e-7 if not X64 else 1e-10)
+    np.testing.assert_allclose(dist.variance, 1 / a**2 - 6 / a**4 + 50 / a**6, rtol=1e-3 if not X64 else 1e-6)
+
+
+def test_moments_that_do_not_exist_are_infinite_or_nan():
+    parts = [dst.Normal(), dst.Cauchy(), dst.Cauchy(), dst.Cauchy(), dst.StudentT(1.5), dst.Cauchy()]
+    lower, upper = [-1.0, -np.inf, 0.0, -np.inf, 0.0, -3.0], [np.inf, np.inf, np.inf, 1.0, np.inf, 3.0]
+    dist = dst.Truncated(dst.Joint(parts), np.array(lower), np.array(upper))
+    folded = 2 * stats.t.pdf(0.0, 1.5) * 1.5 / 0.5
+    normal = stats.truncnorm(-1.0, np.inf)
+    close(dist.mean, [normal.mean(), np.nan, np.inf, -np.inf, folded, 0.0])
+    close(dist.variance, [normal.var(), np.nan, np.inf, np.inf, np.inf, 3 / np.arctan(3.0) - 1])
+    # Truncated again, the inner one's moments tell.
+    again = dst.Truncated(dst.Truncated(dst.Cauchy(), 0.0), jnp.asarray(1.0), 5.0)
+    close(again.mean, np.log(26 / 2) / 2 / (np.arctan(5.0) - np.pi / 4))
+    assert dst.Truncated(dst.Truncated(dst.Cauchy(), 0.0), 1.0).mean == np.inf
+    # An infinite moment does not spoil the gradient of one that is not.
+    ends = np.array([1.0, np.inf])
+    assert np.isfinite(jax.grad(lambda scale: dst.Truncated(dst.Cauchy(np.zeros(2), scale), 0.0, ends).mean[0])(1.0))
+
+
+def test_moments_close_to_those_that_do_not_exist_count_the_whole_tail():
+    """Half a Student t, whose moments have closed forms, and their derivatives in the degrees of freedom."""
+
+    def mean(df):
+        return 2 * stats.t.pdf(0.0, df) * df / (df - 1)
+
+    def variance(df):
+        return df / (df - 2) - mean(df) ** 2
+
+    def half(df):
+        return dst.Truncated(dst.StudentT(df, 0.0, 1.0), 0.0)
+
+    df, step = 2.1, 1e-5
+    tolerance = 1e-10 if X64 else 1e-5
+    np.testing.assert_allclose(half(df).mean, mean(df), rtol=tolerance)
+    np.testing.assert_allclose(half(df).variance, variance(df), rtol=tolerance)
+    # Squares far out would overflow in float32.
+    wide = dst.Truncated(dst.StudentT(df, 0.0, 1e6), 0.0)
+    np.testing.assert_allclose(wide.variance, 1e12 * variance(df), rtol=tolerance)
+    for name, exact in [("mean", mean), ("variance", variance)]:
+        found = jax.grad(lambda df, name=name: getattr(half(df), name))(df)
+        np.testing.assert_allclose(found, (exact(df + step) - exact(df - step)) / (2 * step), rtol=1e-5)
+
+
+def test_gradients_of_mean_and_entropy_are_those_of_the_closed_forms():
+    """Of a normal above a, with survival S and hazard h at z = (a - loc) / scale.
+
+    The mean is loc + scale h, and the entropy that of the normal + log S + z h / 2.
+    """
+    loc, scale, end = 0.3, 0.7, 1.0
+
+    def mean(loc, scale):
+        return dst.Truncated(dst.Normal(loc, scale), end).mean
+
+    def entropy(loc, scale):
+        return dst.Truncated(dst.Normal(loc, scale), end).entropy()
+
+    z = (end - loc) / scale
+    hazard = np.exp(stats.norm.logpdf(z) - stats.norm.logsf(z))
+    slope = hazard * (hazard - z)
+    tolerance = 1e-10 if X64 else 1e-5
+    close(mean(loc, scale), loc + scale * hazard, tolerance)
+    close(jax.grad(mean, (0, 1))(loc, scale), [1 - slope, hazard - z * slope], tolerance)
+    wanted = stats.norm.entropy() + np.log(scale) + stats.norm.logsf(z) + z * hazard / 2
+    close(entropy(loc, scale), wanted, tolerance)
+    in_z = -hazard + (hazard + z * slope) / 2
+    close(jax.grad(entropy, (0, 1))(loc, scale), [-in_z / scale, (1 - z * in_z) / scale], tolerance)
+    close(jax.grad(jax.grad(mean))(loc, scale), (slope * (2 * hazard - z) - hazard) / scale, 100 * tolerance)
+
+
+def test_a_truncation_of_a_truncation_is_that_to_the_common_interval():
+    once, twice = dst.Truncated(dst.Normal(), 6.0, 9.0), dst.Truncated(dst.Truncated(dst.Normal(), 4.0), 6.0, 9.0)
+    q = np.array([0.0, 1e-6, 0.3, 0.999, 1.0], FLOAT)
+    np.testing.assert_allclose(twice.quantile(q), once.quantile(q), rtol=1e-5 if not X64 else 1e-10)
+    for name in ("mean", "variance"):
+        np.testing.assert_allclose(getattr(twice, name), getattr(once, name), rtol=1e-4 if not X64 else 1e-9)
+    np.testing.assert_allclose(twice.entropy(), once.entropy(), rtol=1e-4 if not X64 else 1e-9)
 
 
 # Quantized.

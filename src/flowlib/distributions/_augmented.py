@@ -1,9 +1,10 @@
 """Flows with more coordinates than the data."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
-from flowlib._module import check_condition, peel
+from flowlib._module import peel
+from flowlib.distributions._batch_first import AbstractBatchSampler
 from flowlib.distributions._distribution import (
     AbstractDistribution,
     check_is_distribution,
@@ -12,10 +13,11 @@ from flowlib.distributions._distribution import (
     draw_with_density_batch,
 )
 from flowlib.distributions._marginal import AbstractMarginal
+from flowlib.distributions._wrapper import AbstractWrapper
 from flowlib.support import Real, Subset, Support, is_elementwise
 
 
-class Augmented(AbstractMarginal):
+class Augmented(AbstractBatchSampler, AbstractWrapper, AbstractMarginal):
     """x of a pair (x, e) with density p(x, e | c), where e, further coordinates, is not seen.
 
     A flow keeps the topology of its base; with more coordinates than the data it need not (layers act on x and e
@@ -62,24 +64,14 @@ class Augmented(AbstractMarginal):
         return (whole[0] - peel(self.noise).shape[0], *whole[1:])
 
     @property
-    def cond_shape(self) -> tuple[int, ...] | None:
-        return peel(self.dist).cond_shape
-
-    @property
     def support(self) -> Support:
         support = peel(self.dist).support
         return support if is_elementwise(support) else Subset(Real())
-
-    def _check_condition(self, condition: ArrayLike) -> None:
-        check_condition(self.dist, condition)
 
     def _log_weights(self, key: PRNGKeyArray, x: Array, condition: Array | None) -> Array:
         e, log_noise = draw_with_density_batch(self.noise, key, len(x), x)
         pair = jnp.concatenate([x, e.astype(x.dtype)], axis=1)
         return density_batch(self.dist, pair, condition) - log_noise.astype(x.dtype)
-
-    def _sample(self, key: PRNGKeyArray, condition: Array | None) -> Array:
-        return self._sample_batch(key, 1, condition)[0]
 
     def _sample_batch(self, key: PRNGKeyArray, size: int, condition: Array | None) -> Array:
         return draw_batch(self.dist, key, size, condition)[:, : self.shape[0]]

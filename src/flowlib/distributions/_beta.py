@@ -12,6 +12,7 @@ from jaxtyping import Array, ArrayLike, PRNGKeyArray
 from paramax import AbstractUnwrappable, unwrap
 
 from flowlib.constraints import broadcast, finite, positive
+from flowlib.distributions._batch_first import AbstractBatchSampler
 from flowlib.distributions._numerical_quantile import AbstractNumericalQuantile
 from flowlib.distributions._special import (
     HALF_LOG_2PI,
@@ -24,7 +25,7 @@ from flowlib.distributions._special import (
 from flowlib.support import Interval, Support
 
 
-class Beta(AbstractNumericalQuantile):
+class Beta(AbstractBatchSampler, AbstractNumericalQuantile):
     """Independent beta coordinates, summed over coordinates, on 0 <= x <= 1.
 
     log p(x) = (alpha - 1) log x + (beta - 1) log(1 - x) - log B(alpha, beta).
@@ -91,9 +92,6 @@ class Beta(AbstractNumericalQuantile):
         alpha, beta, total = self._parameters()
         remainders = stirling_remainder(total) - stirling_remainder(alpha) - stirling_remainder(beta)
         return 0.5 * (3 * jnp.log(total) - jnp.log(alpha) - jnp.log(beta)) - HALF_LOG_2PI + remainders
-
-    def _sample(self, key: PRNGKeyArray, condition: Array | None) -> Array:
-        return self._sample_batch(key, 1, condition)[0]
 
     def _sample_batch(self, key: PRNGKeyArray, size: int, condition: Array | None) -> Array:
         alpha, beta, _ = self._parameters()

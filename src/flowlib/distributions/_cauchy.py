@@ -19,8 +19,8 @@ class _StandardCauchy(AbstractSymmetricQuantile):
 
     shape: tuple[int, ...] = eqx.field(static=True, converter=as_shape)
 
-    def _log_prob(self, x: Array, condition: Array | None) -> Array:
-        return -log1p_square(x).sum() - math.log(math.pi) * x.size
+    def _log_densities(self, x: Array) -> Array:
+        return -log1p_square(x) - math.log(math.pi)
 
     def _draw(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> Array:
         return jr.cauchy(key, shape)

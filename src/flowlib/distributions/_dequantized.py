@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
 from flowlib._arrays import as_shape, check_count, check_positive, real_array
-from flowlib._module import check_condition, peel
+from flowlib._module import peel
+from flowlib.distributions._batch_first import AbstractBatchDistribution
 from flowlib.distributions._columns import checked_columns, chosen
 from flowlib.distributions._distribution import (
     AbstractDistribution,
@@ -22,10 +23,11 @@ from flowlib.distributions._distribution import (
 )
 from flowlib.distributions._marginal import AbstractMarginal
 from flowlib.distributions._special import log_sum_exp
+from flowlib.distributions._wrapper import AbstractWrapper
 from flowlib.support import Integers, Interval, Whole, fits
 
 
-class Dequantized(AbstractDistribution, AbstractMarginal):
+class Dequantized(AbstractBatchDistribution, AbstractWrapper, AbstractMarginal):
     """Whole numbers n with probability P(n | c), the integral of the density p(n + u | c) over the cell u in [0, 1)^D.
 
     `sample` rounds draws of p down, and brings those beyond `values` to the nearest of these. The integral has no
@@ -96,14 +98,6 @@ class Dequantized(AbstractDistribution, AbstractMarginal):
         self.points = check_count(points, "points")
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        return peel(self.dist).shape
-
-    @property
-    def cond_shape(self) -> tuple[int, ...] | None:
-        return peel(self.dist).cond_shape
-
-    @property
     def support(self) -> Whole:
         return Whole(peel(self.dist).support, self.columns, self.values)
 
@@ -111,12 +105,6 @@ class Dequantized(AbstractDistribution, AbstractMarginal):
         real = "" if all(self.columns) else f", columns={self.columns}"
         noise = "" if self.noise is None else f", noise={type(peel(self.noise)).__name__}"
         return f"Dequantized(points={self.points}{real}{noise})\n{self.dist!r}"
-
-    def _check_condition(self, condition: ArrayLike) -> None:
-        check_condition(self.dist, condition)
-
-    def _log_prob(self, x: Array, condition: Array | None) -> Array:
-        return self._log_prob_batch(x[None], condition)[0]
 
     def _log_prob_batch(self, x: Array, condition: Array | None) -> Array:
         if self.noise is not None:
@@ -134,9 +122,6 @@ class Dequantized(AbstractDistribution, AbstractMarginal):
             places, log_noise = draw_with_density_batch(self.noise, key, len(x), x)
             places, log_noise = places.astype(x.dtype), log_noise.astype(x.dtype)
         return density_batch(self.dist, _within(x, jnp.where(self._whole, places, 0)), condition) - log_noise
-
-    def _sample(self, key: PRNGKeyArray, condition: Array | None) -> Array:
-        return self._sample_batch(key, 1, condition)[0]
 
     def _sample_batch(self, key: PRNGKeyArray, size: int, condition: Array | None) -> Array:
         x = draw_batch(self.dist, key, size, condition)

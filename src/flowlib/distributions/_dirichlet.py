@@ -10,12 +10,13 @@ from jaxtyping import Array, ArrayLike, PRNGKeyArray
 from paramax import AbstractUnwrappable, unwrap
 
 from flowlib.constraints import finite, positive
+from flowlib.distributions._batch_first import AbstractBatchSampler
 from flowlib.distributions._special import HALF_LOG_2PI, digamma_excess, power_term, stirling_remainder
 from flowlib.distributions._statistics import AbstractMoments
 from flowlib.support import Simplex, Support
 
 
-class Dirichlet(AbstractMoments):
+class Dirichlet(AbstractBatchSampler, AbstractMoments):
     """log p(x) = sum_i (a_i - 1) log x_i + log Gamma(sum_i a_i) - sum_i log Gamma(a_i), for parts x_i > 0 of sum 1.
 
     `scipy.stats.dirichlet(concentration)`: a density in all coordinates but the last, as that of `StickBreaking`.
@@ -62,9 +63,6 @@ class Dirichlet(AbstractMoments):
         a, total = self.concentration, self.concentration.sum()
         remainders = stirling_remainder(total) - stirling_remainder(a).sum()
         return (a.size - 0.5) * jnp.log(total) - 0.5 * jnp.log(a).sum() - (a.size - 1) * HALF_LOG_2PI + remainders
-
-    def _sample(self, key: PRNGKeyArray, condition: Array | None) -> Array:
-        return self._sample_batch(key, 1, condition)[0]
 
     def _sample_batch(self, key: PRNGKeyArray, size: int, condition: Array | None) -> Array:
         # In logarithms, which stay finite where gamma draws of small concentrations underflow.

@@ -4,9 +4,10 @@ import math
 
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, ArrayLike, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
-from flowlib._module import check_condition, peel
+from flowlib._module import peel
+from flowlib.distributions._batch_first import AbstractBatchDistribution
 from flowlib.distributions._distribution import (
     AbstractDistribution,
     check_is_distribution,
@@ -14,10 +15,11 @@ from flowlib.distributions._distribution import (
     draw_batch,
     draw_with_density_batch,
 )
+from flowlib.distributions._wrapper import AbstractWrapper
 from flowlib.support import Increasing, Real, Subset, Support, fits
 
 
-class Exchangeable(AbstractDistribution):
+class Exchangeable(AbstractBatchDistribution, AbstractWrapper):
     """x = z in a random order, with z increasing from `dist`: p(x | c) = p_z(sort(x) | c) / D!.
 
     Exact, and the same for all orders of the coordinates. Where two of them are equal it is 0, as it is of draws in
@@ -52,37 +54,16 @@ class Exchangeable(AbstractDistribution):
         self.dist = dist
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        return peel(self.dist).shape
-
-    @property
-    def cond_shape(self) -> tuple[int, ...] | None:
-        return peel(self.dist).cond_shape
-
-    @property
     def support(self) -> Support:
         # All vectors with unlike coordinates, if any.
         return Real() if isinstance(peel(self.dist).support, Increasing) else Subset(Real())
 
-    def _check_condition(self, condition: ArrayLike) -> None:
-        check_condition(self.dist, condition)
-
-    def _log_prob(self, x: Array, condition: Array | None) -> Array:
-        return self._log_prob_batch(x[None], condition)[0]
-
     def _log_prob_batch(self, x: Array, condition: Array | None) -> Array:
         return density_batch(self.dist, jnp.sort(x, axis=1), condition) - self._log_orders
-
-    def _sample(self, key: PRNGKeyArray, condition: Array | None) -> Array:
-        return self._sample_batch(key, 1, condition)[0]
 
     def _sample_batch(self, key: PRNGKeyArray, size: int, condition: Array | None) -> Array:
         key_z, key_order = jr.split(key)
         return _shuffled(key_order, draw_batch(self.dist, key_z, size, condition))
-
-    def _sample_and_log_prob(self, key: PRNGKeyArray, condition: Array | None) -> tuple[Array, Array]:
-        x, log_prob = self._sample_and_log_prob_batch(key, 1, condition)
-        return x[0], log_prob[0]
 
     def _sample_and_log_prob_batch(self, key: PRNGKeyArray, size: int, condition: Array | None) -> tuple[Array, Array]:
         key_z, key_order = jr.split(key)

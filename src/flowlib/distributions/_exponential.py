@@ -9,11 +9,12 @@ from jaxtyping import Array, ArrayLike, PRNGKeyArray
 from paramax import AbstractUnwrappable, unwrap
 
 from flowlib.constraints import finite, positive
+from flowlib.distributions._batch_first import AbstractBatchSampler
 from flowlib.distributions._statistics import AbstractQuantile
 from flowlib.support import Positive, Support
 
 
-class Exponential(AbstractQuantile):
+class Exponential(AbstractBatchSampler, AbstractQuantile):
     """Independent exponential coordinates: log p(x) = log rate - rate x, summed, on x >= 0.
 
     `scipy.stats.expon(scale=1 / rate)`; an event has the shape of `rate`. Has mean, variance,
@@ -44,11 +45,8 @@ class Exponential(AbstractQuantile):
     def support(self) -> Support:
         return Positive(closed=True)
 
-    def _log_prob(self, x: Array, condition: Array | None) -> Array:
-        return (jnp.log(self.rate) - self.rate * x).sum()
-
-    def _sample(self, key: PRNGKeyArray, condition: Array | None) -> Array:
-        return self._sample_batch(key, 1, condition)[0]
+    def _log_densities(self, x: Array) -> Array:
+        return jnp.log(self.rate) - self.rate * x
 
     def _sample_batch(self, key: PRNGKeyArray, size: int, condition: Array | None) -> Array:
         return jr.exponential(key, (size, *self.shape), self.rate.dtype) / self.rate

@@ -6,19 +6,21 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
-from flowlib._module import check_condition, peel
+from flowlib._module import peel
+from flowlib.distributions._batch_first import AbstractBatchDistribution
 from flowlib.distributions._columns import checked_columns, chosen
 from flowlib.distributions._distribution import AbstractDistribution, check_is_distribution, density_batch, draw_batch
 from flowlib.distributions._special import log_sum_exp
+from flowlib.distributions._wrapper import AbstractWrapper
 from flowlib.support import Joined, Positive, Real, Subset, Support
 
 # A density costs 2 to this power of those of the base.
 _MOST = 12
 
 
-class Folded(AbstractDistribution):
+class Folded(AbstractBatchDistribution, AbstractWrapper):
     """y = |x| where x follows `dist`: p(y | c) = sum_s p_x(s y | c) over all signs s.
 
     The density is exact and positive at 0 too: a flow over the reals, folded, has no need of a map onto positive
@@ -53,31 +55,14 @@ class Folded(AbstractDistribution):
         self.dist = dist
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        return peel(self.dist).shape
-
-    @property
-    def cond_shape(self) -> tuple[int, ...] | None:
-        return peel(self.dist).cond_shape
-
-    @property
     def support(self) -> Support:
         sets = tuple(Positive(closed=True) if column else Real() for column in self.columns)
         whole = sets[0] if len(sets) == 1 else Joined(sets, (1,) * len(sets), self.ndim - 1)
         return whole if isinstance(peel(self.dist).support, Real) else Subset(whole)
 
-    def _check_condition(self, condition: ArrayLike) -> None:
-        check_condition(self.dist, condition)
-
-    def _log_prob(self, x: Array, condition: Array | None) -> Array:
-        return self._log_prob_batch(x[None], condition)[0]
-
     def _log_prob_batch(self, x: Array, condition: Array | None) -> Array:
         signs = jnp.asarray(_signs(np.broadcast_to(chosen(self.columns), self.shape)), x.dtype)
         return log_sum_exp(jax.lax.map(lambda sign: density_batch(self.dist, sign * x, condition), signs))
-
-    def _sample(self, key: PRNGKeyArray, condition: Array | None) -> Array:
-        return self._sample_batch(key, 1, condition)[0]
 
     def _sample_batch(self, key: PRNGKeyArray, size: int, condition: Array | None) -> Array:
         x = draw_batch(self.dist, key, size, condition)

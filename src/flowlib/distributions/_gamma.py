@@ -12,6 +12,7 @@ from jaxtyping import Array, ArrayLike, PRNGKeyArray
 from paramax import AbstractUnwrappable, unwrap
 
 from flowlib.constraints import broadcast, finite, positive
+from flowlib.distributions._batch_first import AbstractBatchSampler
 from flowlib.distributions._numerical_quantile import AbstractNumericalQuantile
 from flowlib.distributions._special import (
     HALF_LOG_2PI,
@@ -24,7 +25,7 @@ from flowlib.distributions._special import (
 from flowlib.support import Positive, Support
 
 
-class Gamma(AbstractNumericalQuantile):
+class Gamma(AbstractBatchSampler, AbstractNumericalQuantile):
     """Independent gamma coordinates, with a the concentration and summed over coordinates, on x >= 0.
 
     log p(x) = (a - 1) log x - x / scale - a log scale - log Gamma(a).
@@ -79,9 +80,6 @@ class Gamma(AbstractNumericalQuantile):
         power = power_term(a - 1, x, x - mean, mean, log_mean)
         peak = -0.5 * jnp.log(a) - jnp.log(scale) - stirling_remainder(a) - HALF_LOG_2PI
         return power - (x - mean) / scale + peak
-
-    def _sample(self, key: PRNGKeyArray, condition: Array | None) -> Array:
-        return self._sample_batch(key, 1, condition)[0]
 
     def _sample_batch(self, key: PRNGKeyArray, size: int, condition: Array | None) -> Array:
         a = jnp.broadcast_to(self.concentration, (size, *self.shape))

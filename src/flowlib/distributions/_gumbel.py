@@ -22,8 +22,8 @@ class _StandardGumbel(AbstractStandard, AbstractQuantile):
 
     shape: tuple[int, ...] = eqx.field(static=True, converter=as_shape)
 
-    def _log_prob(self, x: Array, condition: Array | None) -> Array:
-        return -(x + jnp.exp(-x)).sum()
+    def _log_densities(self, x: Array) -> Array:
+        return -(x + jnp.exp(-x))
 
     def _draw(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> Array:
         return jr.gumbel(key, shape)

@@ -12,6 +12,7 @@ from jaxtyping import Array, ArrayLike, PRNGKeyArray
 from flowlib._arrays import float_dtype
 from flowlib._module import check_condition, peel
 from flowlib.bijections import merge_cond_shapes
+from flowlib.distributions._batch_first import AbstractBatchDistribution
 from flowlib.distributions._distribution import (
     AbstractDistribution,
     density_batch,
@@ -30,7 +31,7 @@ from flowlib.distributions._statistics import (
 from flowlib.support import Support, join, reshaped
 
 
-class Joint(AbstractMeanVariance, AbstractEntropy, AbstractInverseCdf):
+class Joint(AbstractBatchDistribution, AbstractMeanVariance, AbstractEntropy, AbstractInverseCdf):
     """p(x | condition) = prod_i p_i(x_i | condition), for vectors x whose blocks x_i follow unlike distributions.
 
     A base with another distribution in each dimension, say. A part over scalars takes one coordinate, one over vectors
@@ -75,24 +76,14 @@ class Joint(AbstractMeanVariance, AbstractEntropy, AbstractInverseCdf):
             if peel(dist).cond_shape is not None:
                 check_condition(dist, condition)
 
-    def _log_prob(self, x: Array, condition: Array | None) -> Array:
-        return self._log_prob_batch(x[None], condition)[0]
-
     def _log_prob_batch(self, x: Array, condition: Array | None) -> Array:
         dtype = x.dtype
         blocks = zip(self.dists, self._blocks(x), strict=True)
         return _product([density_batch(dist, block, condition).astype(dtype) for dist, block in blocks])
 
-    def _sample(self, key: PRNGKeyArray, condition: Array | None) -> Array:
-        return self._sample_batch(key, 1, condition)[0]
-
     def _sample_batch(self, key: PRNGKeyArray, size: int, condition: Array | None) -> Array:
         keys = jr.split(key, len(self.dists))
         return self._joined([draw_batch(d, k, size, condition) for d, k in zip(self.dists, keys, strict=True)])
-
-    def _sample_and_log_prob(self, key: PRNGKeyArray, condition: Array | None) -> tuple[Array, Array]:
-        x, log_prob = self._sample_and_log_prob_batch(key, 1, condition)
-        return x[0], log_prob[0]
 
     def _sample_and_log_prob_batch(self, key: PRNGKeyArray, size: int, condition: Array | None) -> tuple[Array, Array]:
         keys = jr.split(key, len(self.dists))
@@ -122,6 +113,9 @@ class Joint(AbstractMeanVariance, AbstractEntropy, AbstractInverseCdf):
 
     def _entropy(self) -> Array:
         return jnp.stack([jnp.asarray(closed_form(d, "_entropy")(), float_dtype(self)) for d in self.dists]).sum()
+
+    def _log_densities(self, x: Array) -> Array:
+        return self._by_block("_log_densities", x)
 
     def _cdf(self, x: Array) -> Array:
         return self._by_block("_cdf", x)

@@ -91,6 +91,9 @@ class AbstractLocScaleDistribution(AbstractTransformed, AbstractCdf):
     def _entropy(self) -> Array:
         return self._base()._entropy() + jnp.log(self.scale).sum()
 
+    def _log_densities(self, x: Array) -> Array:
+        return self._base()._log_densities(self._standardised(x)) - jnp.log(self.scale)
+
     def _cdf(self, x: Array) -> Array:
         return self._base()._cdf(self._standardised(x))
 

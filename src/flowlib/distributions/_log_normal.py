@@ -54,6 +54,10 @@ class LogNormal(AbstractTransformed, AbstractQuantile):
     def _entropy(self) -> Array:
         return self._normal()._entropy() + self.loc.sum()
 
+    def _log_densities(self, x: Array) -> Array:
+        log_x = jnp.log(x)
+        return self._normal()._log_densities(log_x) - log_x
+
     def _cdf(self, x: Array) -> Array:
         # 0 and below map to -inf, whose probability is 0; NaN stays NaN.
         outside, log_x = _log(x)

@@ -20,8 +20,8 @@ class _StandardLogistic(AbstractSymmetricQuantile):
 
     shape: tuple[int, ...] = eqx.field(static=True, converter=as_shape)
 
-    def _log_prob(self, x: Array, condition: Array | None) -> Array:
-        return -(jax.nn.softplus(x) + jax.nn.softplus(-x)).sum()
+    def _log_densities(self, x: Array) -> Array:
+        return -(jax.nn.softplus(x) + jax.nn.softplus(-x))
 
     def _draw(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> Array:
         return jr.logistic(key, shape)

@@ -15,12 +15,13 @@ from flowlib._arrays import float_dtype
 from flowlib._module import check_condition, peel
 from flowlib.bijections import merge_cond_shapes
 from flowlib.distributions._abstract_mixture import AbstractMixture, log_weights
+from flowlib.distributions._batch_first import AbstractBatchSampler
 from flowlib.distributions._distribution import AbstractDistribution, draw_batch
 from flowlib.distributions._statistics import is_product
 from flowlib.support import Real, Subset, Support
 
 
-class Mixture(AbstractMixture):
+class Mixture(AbstractBatchSampler, AbstractMixture):
     """p(x | condition) = sum_k w_k p_k(x | condition), for components p_k of any kinds.
 
     A density and a draw cost those of all components, each of which is compiled: for many that differ in their arrays
@@ -79,9 +80,6 @@ class Mixture(AbstractMixture):
         for dist in self.dists:
             if peel(dist).cond_shape is not None:
                 check_condition(dist, condition)
-
-    def _sample(self, key: PRNGKeyArray, condition: Array | None) -> Array:
-        return self._sample_batch(key, 1, condition)[0]
 
     def _sample_batch(self, key: PRNGKeyArray, size: int, condition: Array | None) -> Array:
         key_component, *keys = jr.split(key, len(self.dists) + 1)

@@ -13,6 +13,7 @@ from paramax import AbstractUnwrappable, unwrap
 from flowlib._module import unwrap_own
 from flowlib.bijections import TriangularAffine
 from flowlib.constraints import finite, positive
+from flowlib.distributions._batch_first import AbstractBatchSampler
 from flowlib.distributions._covariance import spread, squared
 from flowlib.distributions._special import HALF_LOG_2PI, digamma_excess, stirling_remainder
 from flowlib.distributions._statistics import AbstractMoments
@@ -20,7 +21,7 @@ from flowlib.distributions._transformed import AbstractTransformed
 from flowlib.support import Real, Support
 
 
-class _SphericalStudentT(AbstractMoments):
+class _SphericalStudentT(AbstractBatchSampler, AbstractMoments):
     """log p(z) = -(df + dim)/2 log(1 + |z|^2/df) + log Gamma((df + dim)/2) - log Gamma(df/2) - dim log(pi df)/2."""
 
     _df: Array | AbstractUnwrappable[Array]
@@ -47,9 +48,6 @@ class _SphericalStudentT(AbstractMoments):
         half, k = 0.5 * self.df, 0.5 * math.prod(self.shape)
         remainders = stirling_remainder(half + k) - stirling_remainder(half)
         return (half + k - 0.5) * jnp.log1p(k / half) - k + remainders - 2 * k * HALF_LOG_2PI
-
-    def _sample(self, key: PRNGKeyArray, condition: Array | None) -> Array:
-        return self._sample_batch(key, 1, condition)[0]
 
     def _sample_batch(self, key: PRNGKeyArray, size: int, condition: Array | None) -> Array:
         # The chi-square in logarithms: for small df it underflows, while the draw itself does not overflow.

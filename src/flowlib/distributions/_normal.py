@@ -25,8 +25,8 @@ class StandardNormal(AbstractSymmetricQuantile):
 
     shape: tuple[int, ...] = eqx.field(default=(), static=True, converter=as_shape)
 
-    def _log_prob(self, x: Array, condition: Array | None) -> Array:
-        return -0.5 * (x**2).sum() - HALF_LOG_2PI * x.size
+    def _log_densities(self, x: Array) -> Array:
+        return -0.5 * x**2 - HALF_LOG_2PI
 
     def _draw(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> Array:
         return jr.normal(key, shape)

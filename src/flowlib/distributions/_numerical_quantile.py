@@ -36,10 +36,6 @@ class AbstractNumericalQuantile(AbstractQuantile):
     def _start(self) -> Array:
         """A t to begin at."""
 
-    @abstractmethod
-    def _log_densities(self, x: Array) -> Array:
-        """The log density of each coordinate."""
-
     def _log_tail(self, x: Array, upper: Array) -> Array:
         """`_log_survival` where `upper`, `_log_cdf` elsewhere."""
         return jnp.where(upper, self._log_survival(x), self._log_cdf(x))

@@ -6,19 +6,22 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
 from flowlib._module import peel, unwrap_own
+from flowlib.distributions._batch_first import AbstractBatchSampler
 from flowlib.distributions._between import log_probability_between
 from flowlib.distributions._distribution import AbstractDistribution, draw_batch
 from flowlib.distributions._statistics import AbstractCumulative, checked_product
+from flowlib.distributions._wrapper import AbstractWrapper
 from flowlib.support import Integers, Whole
 
 
-class Quantized(AbstractCumulative):
+class Quantized(AbstractBatchSampler, AbstractWrapper, AbstractCumulative):
     """Whole numbers n = floor(x), of x with a cdf F in each of independent coordinates: P(n) = F(n + 1) - F(n).
 
     Real numbers rounded down, as in `Dequantized`, which is for distributions without a cdf: there P is a sum over
     places or bounded, here it is exact. (Libraries that round up have the same numbers one higher: for those, or for
     rounding to the nearest, move `dist` by 1 or 1/2.) It keeps its digits in both tails. `log_prob` is log P; `cdf` is
-    that of n. A density costs two cdfs, a draw one of `dist`.
+    that of n. A density costs two cdfs, a draw one of `dist`. Mean, variance and entropy are sums over all whole
+    numbers, which in general have no closed form, and are left out.
 
         Quantized(Logistic(10.0, 3.0), values=Integers(0, 255)).log_prob(7)
 
@@ -42,14 +45,6 @@ class Quantized(AbstractCumulative):
         self.values = values
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        return peel(self.dist).shape
-
-    @property
-    def cond_shape(self) -> None:
-        return None
-
-    @property
     def support(self) -> Whole:
         return Whole(peel(self.dist).support, (True,), self.values)
 
@@ -62,9 +57,6 @@ class Quantized(AbstractCumulative):
             lower = jnp.where(x <= self.values.lower, -jnp.inf, lower)
             upper = jnp.where(x >= self.values.upper, jnp.inf, upper)
         return log_probability_between(self._inner(), lower, upper).sum()
-
-    def _sample(self, key: PRNGKeyArray, condition: Array | None) -> Array:
-        return self._sample_batch(key, 1, condition)[0]
 
     def _sample_batch(self, key: PRNGKeyArray, size: int, condition: Array | None) -> Array:
         whole = jnp.floor(draw_batch(self.dist, key, size))

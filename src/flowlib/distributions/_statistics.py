@@ -1,4 +1,4 @@
-"""Closed forms beside the density: moments, entropy, cdf and quantiles.
+"""Closed forms beside the density, or sums that are as good: moments, entropy, cdf and quantiles.
 
 A distribution inherits the classes whose closed forms it has, so that a method that exists can be called; one made of
 other distributions inherits those that it has if all of them do, and raises an AttributeError if one does not.
@@ -96,11 +96,21 @@ class AbstractCumulative(AbstractDistribution):
 
 
 class AbstractInverseCdf(AbstractCumulative):
-    """A distribution of independent coordinates with quantiles in closed form: subclasses write `_quantile`."""
+    """A distribution of independent coordinates with quantiles in closed form.
+
+    Subclasses write `_quantile` and `_log_densities`, of which the density is the sum.
+    """
+
+    @abstractmethod
+    def _log_densities(self, x: Array) -> Array:
+        """The log density of each coordinate at one event inside the support."""
 
     @abstractmethod
     def _quantile(self, q: Array) -> Array:
         """The inverse of `_cdf`, for q in [0, 1]."""
+
+    def _log_prob(self, x: Array, condition: Array | None) -> Array:
+        return self._log_densities(x).sum()
 
     def _inverse_log_cdf(self, log_q: Array) -> Array:
         """The inverse of `_log_cdf`."""

@@ -32,9 +32,6 @@ class _StandardStudentT(AbstractSymmetric, AbstractNumericalQuantile):
     def df(self) -> Array:
         return unwrap(self._df)
 
-    def _log_prob(self, x: Array, condition: Array | None) -> Array:
-        return self._log_densities(x).sum()
-
     def _log_densities(self, x: Array) -> Array:
         return -0.5 * (self.df + 1) * log1p_square(x / jnp.sqrt(self.df)) + _log_peak(self.df)
 

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, ArrayLike, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
-from flowlib._module import check_condition, peel
+from flowlib._module import peel
+from flowlib.distributions._batch_first import AbstractBatchDistribution
 from flowlib.distributions._columns import checked_columns, chosen
 from flowlib.distributions._distribution import (
     AbstractDistribution,
@@ -19,10 +20,11 @@ from flowlib.distributions._distribution import (
     draw_batch,
     draw_with_density_batch,
 )
+from flowlib.distributions._wrapper import AbstractWrapper
 from flowlib.support import Positive, Real, Subset, Support, fits
 
 
-class Symmetrised(AbstractDistribution):
+class Symmetrised(AbstractBatchDistribution, AbstractWrapper):
     """x = s z with |x| = z from `dist` and random signs s: p(x | c) = p_z(|x| | c) prod_i P(sign of x_i | |x|, c).
 
     Exact in any number of dimensions. By default signs are fair: the density is the same at x with any sign changed,
@@ -70,41 +72,20 @@ class Symmetrised(AbstractDistribution):
         self.signs = signs
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        return peel(self.dist).shape
-
-    @property
-    def cond_shape(self) -> tuple[int, ...] | None:
-        return peel(self.dist).cond_shape
-
-    @property
     def support(self) -> Support:
         support = peel(self.dist).support
         everywhere = isinstance(support, Positive) and support.closed and self.columns == (True,)
         return Real() if everywhere else Subset(Real())
-
-    def _check_condition(self, condition: ArrayLike) -> None:
-        check_condition(self.dist, condition)
-
-    def _log_prob(self, x: Array, condition: Array | None) -> Array:
-        return self._log_prob_batch(x[None], condition)[0]
 
     def _log_prob_batch(self, x: Array, condition: Array | None) -> Array:
         # As a maximum |x| has derivative 0 at 0, as symmetry asks.
         z = jnp.where(chosen(self.columns), jnp.maximum(x, -x), x)
         return density_batch(self.dist, z, condition) + self._log_prob_of_signs(x, z, condition)
 
-    def _sample(self, key: PRNGKeyArray, condition: Array | None) -> Array:
-        return self._sample_batch(key, 1, condition)[0]
-
     def _sample_batch(self, key: PRNGKeyArray, size: int, condition: Array | None) -> Array:
         key_z, key_signs = jr.split(key)
         z = draw_batch(self.dist, key_z, size, condition)
         return self._signed(key_signs, z, condition)
-
-    def _sample_and_log_prob(self, key: PRNGKeyArray, condition: Array | None) -> tuple[Array, Array]:
-        x, log_prob = self._sample_and_log_prob_batch(key, 1, condition)
-        return x[0], log_prob[0]
 
     def _sample_and_log_prob_batch(self, key: PRNGKeyArray, size: int, condition: Array | None) -> tuple[Array, Array]:
         key_z, key_signs = jr.split(key)

@@ -12,20 +12,30 @@ from jaxtyping import Array, ArrayLike, PRNGKeyArray
 from flowlib._arrays import cast_floats, check_positive, check_values, float_dtype, is_concrete, real_array
 from flowlib._module import peel, unwrap_own
 from flowlib.constraints import broadcast
+from flowlib.distributions._batch_first import AbstractBatchDistribution
 from flowlib.distributions._between import log_probability_between, tails
 from flowlib.distributions._distribution import AbstractDistribution, density_batch
-from flowlib.distributions._statistics import AbstractInverseCdf, checked_product
+from flowlib.distributions._quadrature_between import Quadrature, quadrature_between
+from flowlib.distributions._statistics import AbstractInverseCdf, AbstractQuantile, checked_product, moment
+from flowlib.distributions._wrapper import AbstractWrapper
 from flowlib.support import Between, Support
 
 
-class Truncated(AbstractInverseCdf):
+class Truncated(AbstractBatchDistribution, AbstractWrapper, AbstractQuantile):
     """p(x) / P(lower <= X <= upper) between the ends, in independent coordinates, and 0 beyond them.
 
     `dist` given that each coordinate lies in its interval: one with cdf and quantiles. The probability of the interval
     and the quantiles, from which it draws, come from the tail with less in it and in logarithms, so that nothing is
-    lost far out. The ends never train, and may be infinite. Has cdf and quantiles.
+    lost far out. The ends never train, and may be infinite. Has cdf and quantiles, and mean, variance and entropy.
 
-        Truncated(Normal(0.0, 1.0), 8.0, jnp.inf).sample(key)
+    These three are integrals over quantiles: 130 of them in each coordinate, at Gauss-Legendre nodes in a function of
+    their log probability, which serves finite and infinite ends alike. Where ends are moderate they are exact to about
+    1e-12, in float32 to 1e-6; further out, to what the rounding of numbers there is of the spread. (In float32 not the
+    variance of a `LogNormal` of scale 5 or more without an upper end.) Where there is no end and `dist` has no finite
+    mean or variance, its tail counts as heavy: they are infinite, or NaN with two such tails and no mean. Derivatives
+    are those in the parameters of `dist`, with the ends fixed; of `StudentT` in df too, in which `log_prob` has none.
+
+        Truncated(Normal(0.0, 1.0), 8.0, jnp.inf).mean  # 8.1214
 
     Args:
         dist: p, of any shape and without a condition: a family with quantiles, or a `Joint` of such.
@@ -56,14 +66,6 @@ class Truncated(AbstractInverseCdf):
         self._upper = paramax.NonTrainable(high)
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        return peel(self.dist).shape
-
-    @property
-    def cond_shape(self) -> None:
-        return None
-
-    @property
     def lower(self) -> Array:
         """The lower ends, a plain array of shape `shape`."""
         return jnp.minimum(*self._ends())
@@ -87,14 +89,36 @@ class Truncated(AbstractInverseCdf):
         """Of each coordinate."""
         return log_probability_between(self._inner(), self.lower, self.upper)
 
-    def _log_prob(self, x: Array, condition: Array | None) -> Array:
-        return self._log_prob_batch(x[None], condition)[0]
+    def _quadrature(self) -> Quadrature:
+        return quadrature_between(self._inner(), self.lower, self.upper)
+
+    def _mean(self) -> Array:
+        nodes = self._quadrature()
+        below, above = self._heavy_tails(nodes, "_mean")
+        infinite = jnp.where(below & above, jnp.nan, jnp.where(below, -jnp.inf, jnp.inf))
+        return jnp.where(below | above, infinite, _without(nodes, below | above).mean())
+
+    def _variance(self) -> Array:
+        nodes = self._quadrature()
+        below, above = self._heavy_tails(nodes, "_variance")
+        # Of what has no mean, undefined.
+        no_mean = self._heavy_tails(nodes, "_mean")
+        infinite = jnp.where(no_mean[0] & no_mean[1], jnp.nan, jnp.inf)
+        return jnp.where(below | above, infinite, _without(nodes, below | above).variance())
+
+    def _heavy_tails(self, nodes: Quadrature, name: str) -> tuple[Array, Array]:
+        """Whether a moment is infinite below and above: where there is no end, and `dist` does not have it."""
+        none = ~jnp.isfinite(moment(self.dist, name))
+        return none & jnp.isinf(nodes.low), none & jnp.isinf(nodes.high)
+
+    def _entropy(self) -> Array:
+        return self._quadrature().entropy().sum()
+
+    def _log_densities(self, x: Array) -> Array:
+        return self._inner()._log_densities(x) - self._log_mass()
 
     def _log_prob_batch(self, x: Array, condition: Array | None) -> Array:
         return density_batch(self.dist, x) - self._log_mass().sum()
-
-    def _sample(self, key: PRNGKeyArray, condition: Array | None) -> Array:
-        return self._sample_batch(key, 1, condition)[0]
 
     def _sample_batch(self, key: PRNGKeyArray, size: int, condition: Array | None) -> Array:
         dtype = float_dtype(self)
@@ -113,14 +137,35 @@ class Truncated(AbstractInverseCdf):
         return log_probability_between(self._inner(), inside, self.upper) - self._log_mass()
 
     def _quantile(self, q: Array) -> Array:
-        inner, at_end = self._inner(), (q <= 0) | (q >= 1)
+        upper = q > 0.5
+        return self._point(jnp.where(upper, 1 - q, q), upper)
+
+    def _inverse_log_cdf(self, log_q: Array) -> Array:
+        return self._point(jnp.exp(log_q), False)
+
+    def _inverse_log_survival(self, log_q: Array) -> Array:
+        return self._point(jnp.exp(log_q), True)
+
+    def _inverse_log_tail(self, log_q: Array, upper: Array) -> Array:
+        return self._point(jnp.exp(log_q), upper)
+
+    def _point(self, share: Array, upper: Array | bool) -> Array:
+        """Above which there is this share of the probability where `upper`, below which elsewhere."""
+        inner, at_end = self._inner(), (share <= 0) | (share >= 1)
         below, above, from_above = tails(inner, self.lower, self.upper)
-        inside = jnp.where(at_end, 0.5, q)
+        inside = jnp.where(at_end, 0.5, share)
+        under, over = jnp.where(upper, 1 - inside, inside), jnp.where(upper, inside, 1 - inside)
         # Between the logarithms of cdf at both ends, or of survival, whichever are the smaller.
-        log_q = jnp.where(from_above, _between(above[1], above[0], 1 - inside), _between(below[0], below[1], inside))
+        log_q = jnp.where(from_above, _between(above[1], above[0], over), _between(below[0], below[1], under))
         # Of 0 and 1, those of `dist`, which the ends cut off.
-        log_q, upper = jnp.where(at_end, -jnp.inf, log_q), jnp.where(at_end, q >= 1, from_above)
+        log_q = jnp.where(at_end, -jnp.inf, log_q)
+        upper = jnp.where(at_end, upper == (share <= 0), from_above)
         return jnp.clip(inner._inverse_log_tail(log_q, upper), self.lower, self.upper)
+
+
+def _without(nodes: Quadrature, coordinates: Array) -> Quadrature:
+    """With harmless points in these coordinates."""
+    return nodes._replace(x=jnp.where(coordinates, 0, nodes.x), power=jnp.where(coordinates, 0, nodes.power))
 
 
 def _between(log_low: Array, log_high: Array, share: Array) -> Array:

@@ -12,12 +12,13 @@ from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
 from flowlib._arrays import cast_floats, check_positive, float_dtype, is_concrete
 from flowlib.constraints import broadcast, finite
+from flowlib.distributions._batch_first import AbstractBatchSampler
 from flowlib.distributions._special import safe_log
 from flowlib.distributions._statistics import AbstractQuantile
 from flowlib.support import Interval, Support
 
 
-class Uniform(AbstractQuantile):
+class Uniform(AbstractBatchSampler, AbstractQuantile):
     """Independent uniform coordinates: log p(x) = -sum log(maxval - minval) on minval <= x <= maxval, ends included.
 
     `scipy.stats.uniform(minval, maxval - minval)`. The arguments broadcast to the shape of an event.
@@ -75,11 +76,8 @@ class Uniform(AbstractQuantile):
     def _ends(self) -> tuple[Array, Array]:
         return jax.lax.stop_gradient(paramax.unwrap((self._minval, self._maxval)))
 
-    def _log_prob(self, x: Array, condition: Array | None) -> Array:
-        return -jnp.log(self.scale).sum()
-
-    def _sample(self, key: PRNGKeyArray, condition: Array | None) -> Array:
-        return self._sample_batch(key, 1, condition)[0]
+    def _log_densities(self, x: Array) -> Array:
+        return -jnp.log(self.scale)
 
     def _sample_batch(self, key: PRNGKeyArray, size: int, condition: Array | None) -> Array:
         unit = jr.uniform(key, (size, *self.shape), self.minval.dtype)

@@ -9,11 +9,12 @@ import jax.random as jr
 from jaxtyping import Array, PRNGKeyArray
 
 from flowlib._arrays import as_shape
+from flowlib.distributions._batch_first import AbstractBatchSampler
 from flowlib.distributions._statistics import AbstractEntropy
 from flowlib.support import Circle, Support
 
 
-class UniformCircle(AbstractEntropy):
+class UniformCircle(AbstractBatchSampler, AbstractEntropy):
     """Independent angles, each anywhere alike: log p(x) = -log(2 pi) for each, on -pi <= x <= pi.
 
     The base of flows on circles and tori. `Uniform(-pi, pi)` has the same density on an interval with two ends. Has
@@ -35,9 +36,6 @@ class UniformCircle(AbstractEntropy):
 
     def _log_prob(self, x: Array, condition: Array | None) -> Array:
         return jnp.asarray(-self._entropy(), x.dtype)
-
-    def _sample(self, key: PRNGKeyArray, condition: Array | None) -> Array:
-        return self._sample_batch(key, 1, condition)[0]
 
     def _sample_batch(self, key: PRNGKeyArray, size: int, condition: Array | None) -> Array:
         return jr.uniform(key, (size, *self.shape), minval=-math.pi, maxval=math.pi)

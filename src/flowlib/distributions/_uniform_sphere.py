@@ -9,11 +9,12 @@ import jax.random as jr
 from jaxtyping import Array, PRNGKeyArray
 
 from flowlib._arrays import check_count
+from flowlib.distributions._batch_first import AbstractBatchSampler
 from flowlib.distributions._statistics import AbstractMoments
 from flowlib.support import Sphere, Support
 
 
-class UniformSphere(AbstractMoments):
+class UniformSphere(AbstractBatchSampler, AbstractMoments):
     """Vectors of length 1 in all directions alike: log p(x) = log Gamma(dim/2) - log 2 - dim log(pi)/2.
 
     That is minus the logarithm of the area of the unit sphere in `dim` dimensions: a density by area, as that of
@@ -39,9 +40,6 @@ class UniformSphere(AbstractMoments):
 
     def _log_prob(self, x: Array, condition: Array | None) -> Array:
         return jnp.asarray(-self._entropy(), x.dtype)
-
-    def _sample(self, key: PRNGKeyArray, condition: Array | None) -> Array:
-        return self._sample_batch(key, 1, condition)[0]
 
     def _sample_batch(self, key: PRNGKeyArray, size: int, condition: Array | None) -> Array:
         normal = jr.normal(key, (size, *self.shape))

@@ -13,6 +13,7 @@ from jaxtyping import Array, ArrayLike, PRNGKeyArray
 from paramax import AbstractUnwrappable, unwrap
 
 from flowlib.constraints import Parameter, broadcast, finite, positive
+from flowlib.distributions._batch_first import AbstractBatchSampler
 from flowlib.distributions._statistics import AbstractCumulative, AbstractEntropy, statistic
 from flowlib.support import Circle, Support
 
@@ -28,7 +29,7 @@ _CUT = 40.0
 _MOST_ROUNDS = 100
 
 
-class VonMises(AbstractEntropy, AbstractCumulative):
+class VonMises(AbstractBatchSampler, AbstractEntropy, AbstractCumulative):
     """Independent angles: log p(x) = k cos(x - loc) - log(2 pi I0(k)), k the concentration, summed, on -pi <= x <= pi.
 
     `scipy.stats.vonmises(concentration, loc)`, cut open at pi, where both ends are one point; for small concentrations
@@ -88,9 +89,6 @@ class VonMises(AbstractEntropy, AbstractCumulative):
         # cos - 1 without cancellation.
         height = -2 * self.concentration * jnp.sin(0.5 * (x - self.loc)) ** 2
         return (height - log_i0e(self.concentration) - _LOG_2PI).sum()
-
-    def _sample(self, key: PRNGKeyArray, condition: Array | None) -> Array:
-        return self._sample_batch(key, 1, condition)[0]
 
     def _sample_batch(self, key: PRNGKeyArray, size: int, condition: Array | None) -> Array:
         concentration = jnp.broadcast_to(self.concentration, (size, *self.shape))
