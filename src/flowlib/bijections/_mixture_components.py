@@ -1,6 +1,7 @@
 """What the mixtures of logistic and of normal distributions share: components, and the search for the inverse."""
 
 import math
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -17,8 +18,8 @@ Components = tuple[
     Float[Array, "components *#lanes"], Float[Array, "components *#lanes"], Float[Array, "components *#lanes"]
 ]
 
-# The initial locations run from minus this to this: equal components would have equal gradients, and never part.
-_SPREAD = 0.1
+# Weights, locations and scales.
+Start = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 class AbstractMixture(AbstractBijection):
@@ -32,11 +33,11 @@ class AbstractMixture(AbstractBijection):
     cond_shape: ClassVar[None] = None
     _takes_lanes: ClassVar[bool] = True
 
-    def __init__(self, components: int, shape: tuple[int, ...], min_scale: float):
+    def __init__(self, components: int, shape: tuple[int, ...], min_scale: float, make_start: Callable[[int], Start]):
         components = check_count(components, "components")
         self.min_scale = check_fraction(min_scale, "min_scale", type(self).__name__)
         self.shape = as_shape(shape)
-        self.logits, self.locations, self.scales = initial_components(components, self.shape)
+        self.logits, self.locations, self.scales = initial_components(make_start(components), self.shape, min_scale)
 
     @property
     def _cheap_both_ways(self) -> bool:
@@ -47,12 +48,17 @@ class AbstractMixture(AbstractBijection):
         return jax.nn.log_softmax(self.logits, axis=0), self.locations, scales
 
 
-def initial_components(components: int, shape: tuple[int, ...]) -> tuple[Array, Array, Array]:
-    """Logits of the weights, locations, and unconstrained scales of components that differ in location only."""
-    spread = np.linspace(-_SPREAD, _SPREAD, components) if components > 1 else np.zeros(1)
-    each = (components, *shape)
-    locations = jnp.asarray(np.broadcast_to(spread.reshape(-1, *[1] * len(shape)), each), float)
-    return jnp.zeros(each), locations, jnp.zeros(each)
+def initial_components(start: Start, shape: tuple[int, ...], min_scale: float) -> tuple[Array, Array, Array]:
+    """Logits of the weights, locations and unconstrained scales, the same for each element of the shape.
+
+    No scale starts below the middle between the least and 1.
+    """
+    weights, locations, scales = start
+    raw = (np.log(weights), locations, _unconstrained_scales(np.maximum(scales, (1 + min_scale) / 2), min_scale))
+    each = (len(weights), *shape)
+    columns = (np.broadcast_to(a.reshape(-1, *[1] * len(shape)), each) for a in raw)
+    logits, locations, scales = (jnp.asarray(a, float) for a in columns)
+    return logits, locations, scales
 
 
 def constrained_scales(raw: Array, min_scale: float) -> Array:
@@ -60,7 +66,7 @@ def constrained_scales(raw: Array, min_scale: float) -> Array:
     return min_scale + jax.nn.softplus(raw + math.log(math.expm1(1 - min_scale)))
 
 
-def unconstrained_scales(scales: np.ndarray, min_scale: float) -> np.ndarray:
+def _unconstrained_scales(scales: np.ndarray, min_scale: float) -> np.ndarray:
     """What `constrained_scales` makes such scales from."""
     return np.log(np.expm1(scales - min_scale)) - math.log(math.expm1(1 - min_scale))
 

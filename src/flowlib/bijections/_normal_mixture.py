@@ -8,12 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from flowlib.bijections._bijection import event_log_det
-from flowlib.bijections._mixture_components import (
-    AbstractMixture,
-    Components,
-    unconstrained_scales,
-    where_to_search,
-)
+from flowlib.bijections._mixture_components import AbstractMixture, Components, where_to_search
 from flowlib.bijections._normal_tails import lower_tail, normal_quantile
 from flowlib.bijections._solve import solve_scalar
 
@@ -48,12 +43,7 @@ class NormalMixture(AbstractMixture):
     """
 
     def __init__(self, components: int = 8, shape: tuple[int, ...] = (), *, min_scale: float = 0.01):
-        super().__init__(components, shape, min_scale)
-        if len(self.logits) >= _LEAST_SPREAD:
-            weights, locations, scales = _side_by_side(len(self.logits))
-            raw = (np.log(weights), locations, unconstrained_scales(np.maximum(scales, 2 * min_scale), min_scale))
-            each = [np.broadcast_to(a.reshape(-1, *[1] * len(self.shape)), self.logits.shape) for a in raw]
-            self.logits, self.locations, self.scales = (jnp.asarray(a, float) for a in each)
+        super().__init__(components, shape, min_scale, _side_by_side)
 
     # All of these also take lanes: x of shape (n,), and arrays with one more axis, the last, of size n or 1.
 
@@ -72,8 +62,8 @@ class NormalMixture(AbstractMixture):
         return x, -event_log_det(_log_slope(x, sign, y, components), self.shape)
 
 
-# Fewer components cannot make a normal distribution side by side.
-_LEAST_SPREAD = 5
+# Fewer components cannot make a normal distribution side by side: their locations run from minus a number to it.
+_LEAST_SPREAD, _SPREAD = 5, 0.1
 
 
 def _side_by_side(components: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -82,6 +72,9 @@ def _side_by_side(components: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     These have the locations m_k over three standard deviations of N(0, 1 - s^2), and weights like its density: with
     N(0, s^2) around each the sum is nearly N(0, 1), if the m_k are at most 1.6 s apart.
     """
+    if components < _LEAST_SPREAD:
+        places = np.linspace(-_SPREAD, _SPREAD, components) if components > 1 else np.zeros(1)
+        return np.full(components, 1 / components), places, np.ones(components)
     n = components - 1
     scale = max(0.5, 1 / math.hypot(1, 0.8 * (n - 1) / 3))
     places = np.linspace(-3, 3, n)

@@ -34,7 +34,7 @@ class SumOfSquares(AbstractBijection):
     Args:
         polynomials: K, the number of squares. Defaults to 3.
         degree: L, the degree of each polynomial that is squared. Defaults to 4.
-        bound: b. Defaults to 5.
+        bound: b. Defaults to 3: in a wide interval powers of u/b are small where the data are, and learn slowly.
         min_derivative: e, the least slope, in (0, 1).
         shape: the shape of an event. Defaults to ().
 
@@ -58,7 +58,7 @@ class SumOfSquares(AbstractBijection):
         polynomials: int = 3,
         degree: int = 4,
         *,
-        bound: float = 5.0,
+        bound: float = 3.0,
         min_derivative: float = 1e-3,
         shape: tuple[int, ...] = (),
     ):

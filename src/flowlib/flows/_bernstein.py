@@ -15,7 +15,7 @@ def bernstein_flow(
     base_dist: AbstractDistribution,
     kind: Kind = "autoregressive",
     degree: int = 16,
-    interval: float | tuple[float, float] = 5.0,
+    interval: float | tuple[float, float] = 3.0,
     **options: Unpack[LayerOptions],
 ) -> Transformed:
     """A Bernstein polynomial flow: each coordinate goes through an increasing polynomial made by a network.
@@ -31,7 +31,7 @@ def bernstein_flow(
             is given the other and both directions cost one network pass a layer, besides the solves.
         degree: of the polynomials, at least 4.
         interval: (lower, upper), or one number b for (-b, b), on which they act; values and slopes at its ends are
-            trained.
+            trained. In a wider one the same degree bends less sharply.
         **options: of `coupling_flow` and `masked_autoregressive_flow`: `cond_dim`, `flow_layers` (here 5 if not given),
             `nn_width`, `nn_depth` (2), `nn_activation`, `mixing`, `invert`, `embedding`, `raw_cond_shape`, `gradient`.
 

@@ -22,7 +22,8 @@ def neural_autoregressive_flow(
 
     The monotone networks are sigmoidal, as the paper's DSF (one hidden layer) and DDSF (more). One direction is a pass
     of both networks a layer; the other solves for each coordinate, and with kind="autoregressive" for one after
-    another: take it for densities, seldom for draws. Starts near the identity: |log dy/dx| < 0.01 a layer.
+    another: take it for densities, seldom for draws. Starts near the identity: |log dy/dx| < 0.025 a layer, if
+    the monotone networks have one or two layers of eight units or more.
 
     The conditioner makes all weights of every monotone network, some width^2 for each coordinate: few units go far. The
     paper has 5 or 10 layers of 16 units on tables.

@@ -20,7 +20,7 @@ def sum_of_squares_flow(
 ) -> Transformed:
     """A sum-of-squares flow: each coordinate goes through the integral of a sum of squared polynomials.
 
-    Every increasing polynomial is such an integral, here on (-5, 5); outside it goes on in straight lines. A network
+    Every increasing polynomial is such an integral, here on (-3, 3); outside it goes on in straight lines. A network
     makes the coefficients. One direction is a network pass a layer; the other solves for each polynomial, and with
     kind="autoregressive" for one coordinate after another. Starts near the identity: |log dy/dx| < 0.01 a layer.
 
