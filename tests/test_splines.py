@@ -160,3 +160,18 @@ def test_bad_arguments_are_named(kind):
 def test_a_bad_least_slope_is_named():
     with pytest.raises(ValueError, match=r"QuadraticSpline expected min_derivative in \(0, 1\), got 1"):
         bij.QuadraticSpline(knots=2, interval=1.0, min_derivative=1.0)
+
+
+def test_layers_before_a_linear_spline_get_a_part_of_their_gradient_only():
+    def mean_log_slope(shift, spline, x):
+        return jax.vmap(lambda x: spline.transform_and_log_det(x)[1])(x + shift).mean()
+
+    x = jnp.asarray(0.5 * np.random.default_rng(0).standard_normal(100_000), float)
+    heights = jnp.array([0.0, 2.0, -1.0, 1.0])
+    linear = eqx.tree_at(lambda spline: spline.heights, bij.LinearSpline(knots=3, interval=2.0), heights)
+    quadratic = perturb(bij.QuadraticSpline(knots=3, interval=2.0), np.random.default_rng(1), 1.0)
+    for spline, whole in [(linear, False), (quadratic, True)]:
+        difference = (mean_log_slope(0.15, spline, x) - mean_log_slope(0.05, spline, x)) / 0.1
+        gradient = jax.grad(mean_log_slope)(0.1, spline, x)
+        assert abs(difference) > 0.2
+        assert abs(gradient - difference) < 0.1 * abs(difference) if whole else gradient == 0
