@@ -10,14 +10,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from flowlib._arrays import as_shape, check_count, check_fraction
-from flowlib.bijections._bijection import AbstractBijection, event_log_det
 from flowlib.bijections._interval import Interval, checked_interval
-from flowlib.bijections._linear_tails import forward_with_tails, inverse_with_tails
+from flowlib.bijections._linear_tails import AbstractLinearTails
 
 PolynomialEdges = Literal["identity", "free"]
 
 
-class BernsteinPolynomial(AbstractBijection):
+class BernsteinPolynomial(AbstractLinearTails):
     """y = sum_k a_k C(n, k) t^k (1-t)^(n-k) with t = (x - lower) / (upper - lower) and a_0 < a_1 < ... < a_n.
 
     The slope is n / (upper - lower) sum_k (a_k+1 - a_k) C(n-1, k) t^k (1-t)^(n-1-k), a mean of positive numbers. A sum
@@ -50,7 +49,6 @@ class BernsteinPolynomial(AbstractBijection):
     min_derivative: float = eqx.field(static=True)
     shape: tuple[int, ...] = eqx.field(static=True)
     cond_shape: ClassVar[None] = None
-    _takes_lanes: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -73,20 +71,9 @@ class BernsteinPolynomial(AbstractBijection):
         self.increments = jnp.zeros((degree if edges == "free" else degree - 2, *self.shape))
         self.shift = jnp.zeros(self.shape) if edges == "free" else None
 
-    @property
-    def _cheap_both_ways(self) -> bool:
-        return False
-
-    def _transform_and_log_det(self, x: Array, condition: Array | None = None):
-        y, log_slope = forward_with_tails(*self._functions(), x, self._coefficients(), self.interval)
-        return y, event_log_det(log_slope, self.shape)
-
-    def _inverse_and_log_det(self, y: Array, condition: Array | None = None):
-        x, log_slope = inverse_with_tails(*self._functions(), y, self._coefficients(), self.interval)
-        return x, event_log_det(log_slope, self.shape)
-
-    def _functions(self):
-        return partial(_value, interval=self.interval), partial(_log_slope, interval=self.interval)
+    def _inside(self):
+        value, log_slope = (partial(one, interval=self.interval) for one in (_value, _log_slope))
+        return value, log_slope, self._coefficients()
 
     def _coefficients(self) -> tuple[Array, Array]:
         """a, and what the slope is a mean of."""

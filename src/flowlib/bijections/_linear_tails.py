@@ -1,10 +1,14 @@
 """Monotone functions on an interval, continued in straight lines with the slopes at its ends."""
 
+from abc import abstractmethod
 from collections.abc import Callable
+from typing import ClassVar
 
+import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from flowlib.bijections._bijection import AbstractBijection, event_log_det
 from flowlib.bijections._interval import Interval, clipped
 from flowlib.bijections._solve import Function, solve_scalar
 
@@ -12,8 +16,34 @@ from flowlib.bijections._solve import Function, solve_scalar
 LogSlope = Callable[[Array, PyTree], Array]
 
 
+class AbstractLinearTails(AbstractBijection):
+    """An elementwise map that is an increasing function on an interval and goes on in straight lines, with lanes.
+
+    `transform` evaluates the function, `inverse` searches the interval.
+    """
+
+    interval: eqx.AbstractVar[Interval]
+    _takes_lanes: ClassVar[bool] = True
+
+    @abstractmethod
+    def _inside(self) -> tuple[Function, LogSlope, PyTree]:
+        """The function on the interval, its log slope, and the arguments of both beside x."""
+
+    @property
+    def _cheap_both_ways(self) -> bool:
+        return False
+
+    def _transform_and_log_det(self, x: Array, condition: Array | None = None):
+        y, log_slope = forward_with_tails(*self._inside(), x, self.interval)
+        return y, event_log_det(log_slope, self.shape)
+
+    def _inverse_and_log_det(self, y: Array, condition: Array | None = None):
+        x, log_slope = inverse_with_tails(*self._inside(), y, self.interval)
+        return x, event_log_det(log_slope, self.shape)
+
+
 def forward_with_tails(
-    fn: Function, log_slope: LogSlope, x: Float[Array, "*lanes"], args: PyTree, interval: Interval
+    fn: Function, log_slope: LogSlope, args: PyTree, x: Float[Array, "*lanes"], interval: Interval
 ) -> tuple[Array, Array]:
     """fn(x, args) inside the interval, straight lines outside; and the log slope."""
     inner = clipped(x, interval)
@@ -22,7 +52,7 @@ def forward_with_tails(
 
 
 def inverse_with_tails(
-    fn: Function, log_slope: LogSlope, y: Float[Array, "*lanes"], args: PyTree, interval: Interval
+    fn: Function, log_slope: LogSlope, args: PyTree, y: Float[Array, "*lanes"], interval: Interval
 ) -> tuple[Array, Array]:
     """The x of `forward_with_tails` where it is y, by a search in the interval; and the log slope of the inverse."""
     ends = jnp.full_like(y, interval[0]), jnp.full_like(y, interval[1])

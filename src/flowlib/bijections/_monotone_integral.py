@@ -11,16 +11,15 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from flowlib._arrays import as_shape, check_count, check_fraction
-from flowlib.bijections._bijection import AbstractBijection, event_log_det
 from flowlib.bijections._interval import Interval, checked_interval
-from flowlib.bijections._linear_tails import forward_with_tails, inverse_with_tails
-from flowlib.bijections._quadrature import integral
+from flowlib.bijections._linear_tails import AbstractLinearTails
+from flowlib.bijections._quadrature import integral_of
 
 # What the initial hidden units stretch the interval (-1, 1) by.
 _STEEPNESS = 3.0
 
 
-class MonotoneIntegral(AbstractBijection):
+class MonotoneIntegral(AbstractLinearTails):
     """y = c + the integral from 0 to x of g(u) du with a network g > 0, elementwise on the reals.
 
     g(u) = e + softplus(sum_j v_j tanh(w_j u/b + s_j) + d) on (-b, b), and outside the map goes on in straight lines
@@ -56,7 +55,6 @@ class MonotoneIntegral(AbstractBijection):
     min_derivative: float = eqx.field(static=True)
     shape: tuple[int, ...] = eqx.field(static=True)
     cond_shape: ClassVar[None] = None
-    _takes_lanes: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -80,26 +78,12 @@ class MonotoneIntegral(AbstractBijection):
         self.out_bias = jnp.zeros(self.shape)
         self.shift = jnp.zeros(self.shape)
 
-    @property
-    def _cheap_both_ways(self) -> bool:
-        return False
-
-    def _transform_and_log_det(self, x: Array, condition: Array | None = None):
-        y, log_slope = forward_with_tails(*self._functions(), x, self._args(), self.interval)
-        return y, event_log_det(log_slope, self.shape)
-
-    def _inverse_and_log_det(self, y: Array, condition: Array | None = None):
-        x, log_slope = inverse_with_tails(*self._functions(), y, self._args(), self.interval)
-        return x, event_log_det(log_slope, self.shape)
-
-    def _args(self):
+    def _inside(self):
         steepest = _steepest(self.nodes)
         weights = steepest * jnp.tanh(self.in_weights / steepest)
-        return (weights, self.in_biases, self.out_weights, self.out_bias), self.shift
-
-    def _functions(self):
         slope = partial(_slope, bound=self.interval[1], least=self.min_derivative)
-        return partial(_value, slope=slope, nodes=self.nodes), partial(_log_slope, slope=slope)
+        args = (weights, self.in_biases, self.out_weights, self.out_bias)
+        return *integral_of(slope, self.nodes), (args, self.shift)
 
 
 def _steepest(nodes: int) -> float:
@@ -110,14 +94,6 @@ def _steepest(nodes: int) -> float:
     """
     r = 10 ** (4 / nodes)
     return math.pi / ((r - 1 / r) / 2)
-
-
-def _value(x, args, *, slope, nodes):
-    return args[1] + integral(slope, x, args[0], nodes)
-
-
-def _log_slope(x, args, *, slope):
-    return jnp.log(slope(x[None], args[0])[0])
 
 
 def _slope(x: Float[Array, "points *lanes"], weights: tuple[Array, ...], *, bound: float, least: float) -> Array:

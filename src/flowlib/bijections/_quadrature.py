@@ -1,8 +1,10 @@
 """Integrals of positive functions by Gauss-Legendre quadrature."""
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
@@ -32,3 +34,17 @@ def _quadrature(fn, x, args, nodes):
     # On (0, 1).
     points, weights = ((a / 2).reshape(axes).astype(x.dtype) for a in (points + 1, weights))
     return x * (weights * fn(points * x, args)).sum(axis=0)
+
+
+def integral_of(slope: Function, nodes: int) -> tuple[Callable, Callable]:
+    """shift + the integral of slope(., args) from 0 to x, of (args, shift), and its log slope."""
+    return partial(_shifted_integral, slope=slope, nodes=nodes), partial(_log_of, slope=slope)
+
+
+def _shifted_integral(x, args, *, slope, nodes):
+    inner, shift = args
+    return shift + integral(slope, x, inner, nodes)
+
+
+def _log_of(x, args, *, slope):
+    return jnp.log(slope(x[None], args[0])[0])

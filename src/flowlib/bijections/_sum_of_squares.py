@@ -9,16 +9,15 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from flowlib._arrays import as_shape, check_count, check_fraction
-from flowlib.bijections._bijection import AbstractBijection, event_log_det
 from flowlib.bijections._interval import Interval, checked_interval
-from flowlib.bijections._linear_tails import forward_with_tails, inverse_with_tails
-from flowlib.bijections._quadrature import integral
+from flowlib.bijections._linear_tails import AbstractLinearTails
+from flowlib.bijections._quadrature import integral_of
 
 # The initial linear coefficients run from minus this to this. See the class.
 _SPREAD = 0.1
 
 
-class SumOfSquares(AbstractBijection):
+class SumOfSquares(AbstractLinearTails):
     """y = c + the integral from 0 to x of e + (1-e) mean_k (1 + sum_l a_kl (u/b)^l)^2 du, elementwise on the reals.
 
     A polynomial of degree 2L + 1 in x on (-b, b), integrated exactly; every increasing polynomial of that degree with
@@ -51,7 +50,6 @@ class SumOfSquares(AbstractBijection):
     min_derivative: float = eqx.field(static=True)
     shape: tuple[int, ...] = eqx.field(static=True)
     cond_shape: ClassVar[None] = None
-    _takes_lanes: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -71,30 +69,10 @@ class SumOfSquares(AbstractBijection):
         self.coefficients = jnp.asarray(initial if polynomials > 1 else 0 * initial, float)
         self.shift = jnp.zeros(self.shape)
 
-    @property
-    def _cheap_both_ways(self) -> bool:
-        return False
-
-    def _transform_and_log_det(self, x: Array, condition: Array | None = None):
-        y, log_slope = forward_with_tails(*self._functions(), x, (self.coefficients, self.shift), self.interval)
-        return y, event_log_det(log_slope, self.shape)
-
-    def _inverse_and_log_det(self, y: Array, condition: Array | None = None):
-        x, log_slope = inverse_with_tails(*self._functions(), y, (self.coefficients, self.shift), self.interval)
-        return x, event_log_det(log_slope, self.shape)
-
-    def _functions(self):
+    def _inside(self):
         slope = partial(_slope, bound=self.interval[1], least=self.min_derivative)
-        return partial(_value, slope=slope), partial(_log_slope, slope=slope)
-
-
-def _value(x, args, *, slope):
-    # Exact: the degree of the slope is twice that of the polynomials.
-    return args[1] + integral(slope, x, args[0], len(args[0]))
-
-
-def _log_slope(x, args, *, slope):
-    return jnp.log(slope(x[None], args[0])[0])
+        # As many nodes are exact: the degree of the slope is twice that of the polynomials.
+        return *integral_of(slope, len(self.coefficients)), (self.coefficients, self.shift)
 
 
 def _slope(x: Float[Array, "points *lanes"], coefficients: Array, *, bound: float, least: float) -> Array:
