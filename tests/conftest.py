@@ -7,6 +7,7 @@ speed, so that XLA is told to optimise little; `FLOWLIB_TEST_OPTIMISED=1` leaves
 
 import gc
 import os
+import signal
 from importlib.metadata import version
 from pathlib import Path
 
@@ -34,6 +35,8 @@ import pytest  # noqa: E402
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 # Tracing makes millions of small objects that live on; at the usual thresholds a sixth of a run is spent on them.
 gc.set_threshold(500_000, 50, 100)
+# A shell without job control has its background commands ignore it: tests that interrupt themselves would not end.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
 _TRACE_EVENT = "/jax/core/compile/jaxpr_trace_duration"
