@@ -52,7 +52,7 @@ EXACT = "likelihood, exact"
 METHODS = {
     EXACT: Method(MaximumLikelihoodLoss(), 24, TOLERANCE),
     "likelihood, Hutchinson": Method(HutchinsonLoss(), 24, TOLERANCE),
-    "matching, independent": Method(FlowMatchingLoss(), 600),
+    "matching, independent": Method(FlowMatchingLoss(), 1800),
     "matching, optimal": Method(FlowMatchingLoss("optimal"), 16),
 }
 

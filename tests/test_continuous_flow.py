@@ -128,6 +128,44 @@ def test_density_of_draws_is_that_of_the_same_pass():
     assert np.abs(log_prob - StandardNormal((2,)).log_prob(x)).max() > 0.1
 
 
+DERIVATIVES = []
+
+
+@jax.custom_jvp
+def push(matrix, x):
+    return matrix.astype(x.dtype) @ x
+
+
+@push.defjvp
+def _push_jvp(primals, tangents):
+    DERIVATIVES.append(None)
+    return jax.jvp(push.fun, primals, tangents)
+
+
+class Watched(Linear):
+    """dx/dt = A x, and a note of each derivative that is traced."""
+
+    def __call__(self, t, x, condition):
+        return push(self.matrix, x)
+
+
+def test_draws_are_solved_for_without_the_divergence():
+    layer = Chain([ContinuousFlow(Watched(jnp.asarray(MATRIX)), 2), Flip((2,))])
+    stack = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]) if eqx.is_inexact_array(leaf) else leaf, layer)
+    flow = Transformed(StandardNormal((2,)), Scan(stack))
+    z = StandardNormal((2,)).sample(jr.key(1), 5)
+    step = scipy.linalg.expm(MATRIX)[::-1]
+    expected = np.asarray(z) @ (step @ step).T
+    np.testing.assert_allclose(flow.sample(jr.key(1), 5), expected, atol=1e-4)
+    np.testing.assert_allclose(flow.from_base(z), expected, atol=1e-4)
+    np.testing.assert_allclose(flow.to_base(jnp.asarray(expected, float)), z, atol=1e-4)
+    assert not DERIVATIVES
+    np.testing.assert_allclose(
+        flow.log_prob(z), StandardNormal((2,)).log_prob(flow.to_base(z)) - 2 * np.trace(MATRIX), atol=1e-4
+    )
+    assert DERIVATIVES
+
+
 def test_hutchinsons_estimates_have_the_exact_loss_as_their_mean():
     """Of a linear field with A + A' not diagonal, over the four probes there are; not every estimate is exact."""
     flow = Transformed(StandardNormal((2,)), linear())

@@ -4,12 +4,13 @@ import math
 from typing import Any, get_args
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from flowlib._arrays import as_shape, check_count
 from flowlib._module import unwrap_own
-from flowlib.bijections._bijection import AbstractBijection, LogDet
+from flowlib.bijections._bijection import AbstractBijection, LogDet, _condition_axis
 from flowlib.bijections._condition import EmbedCondition
 from flowlib.bijections._in_data_units import InDataUnits
 from flowlib.bijections._integrate import Adjoint, Field, Setting, Solution, field_at, integrate, require_diffrax
@@ -21,8 +22,9 @@ class ContinuousFlow(AbstractBijection):
 
     `inverse` follows the same equation from time 1 to 0. Both are solved by Tsitouras' method of order 5 with steps
     chosen for each event by itself; a row for which `max_steps` are not enough is NaN. An evaluation of the field
-    costs size forward-mode passes through it besides, for the exact divergence, and a solve about 6 a step. It needs
-    diffrax: `pip install flowlib[ode]`.
+    costs size forward-mode passes through it besides, for the exact divergence, and a solve about 6 a step. `values`
+    leaves the divergence out, and so do `sample`, `to_base` and `from_base` of a `Transformed` with such a layer. It
+    needs diffrax: `pip install flowlib[ode]`.
 
     Args:
         field: a function `field(t, x, condition) -> dx/dt` of a scalar, one event and one condition (or None), smooth
@@ -95,15 +97,32 @@ class ContinuousFlow(AbstractBijection):
         return field_at(flow.field, t, condition, x)
 
     def follow(
-        self, x: Array, condition: Array | None = None, *, backwards: bool = False, probe: Array | None = None
+        self,
+        x: Array,
+        condition: Array | None = None,
+        *,
+        backwards: bool = False,
+        probe: Array | None = None,
+        log_det: bool = True,
     ) -> Solution:
         """One event carried from time 0 to 1, or `backwards`; with a `probe`, with Hutchinson's estimate of log-det.
 
         The probe is a random vector of the event's shape with mean 0 and covariance 1, kept for the whole solve.
+        Without `log_det` an evaluation of the field costs no pass besides.
         """
         flow = unwrap_own(self)
         setting = Setting(flow.tolerance, flow.max_steps, flow.adjoint)
-        return integrate(flow.field, x, condition, setting, backwards=backwards, probe=probe)
+        return integrate(flow.field, x, condition, setting, backwards=backwards, probe=probe, log_det=log_det)
+
+    def values(
+        self, x: Float[Array, "rows *shape"], condition: Array | None = None, *, inverse: bool = False
+    ) -> Float[Array, "rows *shape"]:
+        """Rows after `transform`, with `inverse` after that, without log-dets; conditions are one for all, or each."""
+
+        def one(x, condition):
+            return self._point(self.follow(x, condition, backwards=inverse, log_det=False))
+
+        return jax.vmap(one, (0, _condition_axis(self, condition)))(x, condition)
 
     def _transform_and_log_det(self, x: Array, condition: Array | None = None):
         return self._or_nan(self.follow(x, condition))
@@ -112,6 +131,12 @@ class ContinuousFlow(AbstractBijection):
         return self._or_nan(self.follow(y, condition, backwards=True))
 
     def _or_nan(self, solution: Solution) -> tuple[Array, LogDet]:
+        # No density of -inf, which would say that the event is impossible.
+        log_det = jnp.where(solution.found, solution.log_det, jnp.nan)
+        return self._point(solution), LogDet(log_det, jnp.ones((), bool))
+
+    def _point(self, solution: Solution) -> Array:
+        """The event, or NaN, as after other numerical failures."""
         flow = unwrap_own(self)
         found, x = solution.found, solution.x
         if flow.throw:
@@ -121,9 +146,7 @@ class ContinuousFlow(AbstractBijection):
                 f"The equation of a ContinuousFlow was not solved: it needs more than max_steps={flow.max_steps} steps "
                 "at its tolerance, or the event or the field is not finite.",
             )
-        # As with other numerical failures the row is NaN; no density of -inf, which would say that it is impossible.
-        log_det = jnp.where(found, solution.log_det, jnp.nan)
-        return jnp.where(found, x, jnp.nan), LogDet(log_det, jnp.ones((), bool))
+        return jnp.where(found, x, jnp.nan)
 
 
 def continuous_part(

@@ -31,7 +31,7 @@ class Setting(NamedTuple):
 class Solution(NamedTuple):
     """What a solve reached, whether it did, and in how many steps, those that were rejected included.
 
-    The energy, the integral of |dx/dt|^2, is there with a probe only.
+    The energy, the integral of |dx/dt|^2, is there with a probe only; a log-det not asked for is NaN.
     """
 
     x: Array
@@ -70,11 +70,13 @@ def integrate(
     *,
     backwards: bool,
     probe: Array | None = None,
+    log_det: bool = True,
 ) -> Solution:
     """Follow dx/dt = field(t, x, condition) from time 0 to 1, or `backwards` from 1 to 0.
 
     The log-det is the integral of the divergence: exact, or with a `probe` v of x's shape v.(dfield/dx)v, which is
-    Hutchinson's estimate of it. An event that is not finite, or for which the solver fails, comes back as it came.
+    Hutchinson's estimate of it. Without `log_det` the event alone is followed, for the price of the field alone. An
+    event that is not finite, or for which the solver fails, comes back as it came.
     """
     diffrax = require_diffrax()
     # A value to go on from: the solver would try one step after another.
@@ -87,26 +89,29 @@ def integrate(
     # Here an error of the field's comes as it is; the solver would put its own around it.
     jax.eval_shape(partial(field_at, field), t0, condition, start)
     zero, shortest = jnp.zeros((), x.dtype), 4 * float(jnp.finfo(x.dtype).eps)
+    # Of the log-det and, with a probe, the energy.
+    totals = () if not log_det else (zero,) if probe is None else (zero, zero)
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(Partial(_rates, rest)),
         diffrax.Tsit5(),
         t0,
         t1,
         (t1 - t0) * jnp.asarray(_FIRST_STEP, x.dtype),
-        (start, zero) if probe is None else (start, zero, zero),
+        (start, *totals),
         arrays,
         stepsize_controller=diffrax.PIDController(rtol=tolerance, atol=tolerance, dtmin=shortest, norm=_largest),
         adjoint=_adjoint(diffrax, setting, tolerance),
         max_steps=setting.max_steps,
         throw=False,
     )
-    x_end, log_det, *more = jax.tree.map(lambda saved: saved[0], solution.ys)
+    x_end, *totals = jax.tree.map(lambda saved: saved[0], solution.ys)
     done = finite & (solution.result == diffrax.RESULTS.successful)
-    found = done & jnp.isfinite(x_end).all() & jnp.isfinite(log_det)
+    found = done & jnp.isfinite(x_end).all() & jnp.isfinite(jnp.asarray(totals)).all()
     x_end = jnp.where(found, x_end, jax.lax.stop_gradient(start))
-    log_det, *more = (jnp.where(found, total, 0) for total in (log_det, *more))
-    energy = (-more[0] if backwards else more[0]) if more else None
-    return Solution(x_end, log_det, energy, found, jnp.asarray(solution.stats["num_steps"]))
+    totals = [jnp.where(found, total, 0) for total in totals]
+    energy = None if probe is None else -totals[1] if backwards else totals[1]
+    steps = jnp.asarray(solution.stats["num_steps"])
+    return Solution(x_end, totals[0] if totals else jnp.full((), jnp.nan, x.dtype), energy, found, steps)
 
 
 def _adjoint(diffrax, setting, tolerance):
@@ -128,14 +133,16 @@ def _largest(error) -> Array:
 
 
 def _rates(rest, t, state, arrays):
-    """The rates of change of the event, of the log-det and, with a probe, of the energy."""
+    """The rates of change of what the state has: the event, the log-det and, with a probe, the energy."""
     field, condition, probe = eqx.combine(arrays, rest)
     x = state[0]
     # A trial step may overflow; the gradient of what is computed there, though not used, must be no NaN.
     finite = jnp.isfinite(x).all()
     velocity = partial(field_at, field, jnp.asarray(t, x.dtype), condition)
     inside = jnp.where(finite, x, 0)
-    if probe is None:
+    if len(state) == 1:
+        rates = (velocity(inside),)
+    elif probe is None:
         rates = value_and_divergence(velocity, inside)
     else:
         rate, pushed = jax.jvp(velocity, (inside,), (probe,))

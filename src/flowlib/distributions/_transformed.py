@@ -12,10 +12,11 @@ from flowlib.bijections import (
     backward,
     backward_batch,
     describe,
-    forward,
-    forward_batch,
     layers_of,
     merge_cond_shapes,
+    values_and_log_det,
+    values_and_log_det_batch,
+    values_batch,
 )
 from flowlib.distributions._distribution import (
     AbstractDistribution,
@@ -113,20 +114,20 @@ class AbstractTransformed(AbstractDistribution):
 
     def _sample(self, key: PRNGKeyArray, condition: Array | None) -> Array:
         z = self._cast(draw(self.base_dist, key, condition))
-        return forward(self.bijection, z, condition)[0]
+        return values_and_log_det(self.bijection, z, condition)[0]
 
     def _sample_batch(self, key: PRNGKeyArray, size: int, condition: Array | None) -> Array:
         z = self._cast(draw_batch(self.base_dist, key, size, condition))
-        return forward_batch(self.bijection, z, condition)[0]
+        return values_batch(self.bijection, z, condition)[0]
 
     def _sample_and_log_prob(self, key: PRNGKeyArray, condition: Array | None) -> tuple[Array, Array]:
         z, log_prob = draw_with_density(self.base_dist, key, condition)
-        x, log_det = forward(self.bijection, self._cast(z), condition)
+        x, log_det = values_and_log_det(self.bijection, self._cast(z), condition)
         return x, log_prob.astype(log_det.value.dtype) - log_det.value
 
     def _sample_and_log_prob_batch(self, key: PRNGKeyArray, size: int, condition: Array | None) -> tuple[Array, Array]:
         z, log_prob = draw_with_density_batch(self.base_dist, key, size, condition)
-        x, log_det = forward_batch(self.bijection, self._cast(z), condition)
+        x, log_det = values_and_log_det_batch(self.bijection, self._cast(z), condition)
         return x, log_prob.astype(log_det.value.dtype) - log_det.value
 
     def _cast(self, z: Array) -> Array:
@@ -179,14 +180,14 @@ class Transformed(AbstractTransformed):
 
 def _to_base(dist, x, condition):
     dist = unwrap_own(dist)
-    z, log_det = backward_batch(dist.bijection, x, condition)
-    return jnp.where(log_det.valid.reshape(-1, *[1] * (z.ndim - 1)), z, jnp.nan)
+    z, valid = values_batch(dist.bijection, x, condition, inverse=True)
+    return jnp.where(valid.reshape(-1, *[1] * (z.ndim - 1)), z, jnp.nan)
 
 
 def _from_base(dist, z, condition):
     dist = unwrap_own(dist)
-    x, log_det = forward_batch(dist.bijection, z, condition)
-    return jnp.where(log_det.valid.reshape(-1, *[1] * (x.ndim - 1)), x, jnp.nan)
+    x, valid = values_batch(dist.bijection, z, condition)
+    return jnp.where(valid.reshape(-1, *[1] * (x.ndim - 1)), x, jnp.nan)
 
 
 def _add(log_prob, log_det):

@@ -34,8 +34,8 @@ def ffjord(
     """FFJORD: events follow a differential equation whose right-hand side is a network (arXiv:1810.01367).
 
     Fit it by maximum likelihood as any flow, with `HutchinsonLoss` in many dimensions, or with `FlowMatchingLoss`,
-    which solves no equation in training and is the fastest by far. Both directions cost the same: a solve a
-    layer, with some tens of passes through the network, each with dim forward-mode passes besides (see
+    which solves no equation in training and is the fastest by far. `log_prob` and `sample` are a solve a
+    layer, with some tens of passes through the network; in `log_prob` each has dim forward-mode passes besides (see
     `ContinuousFlow`). Starts as the identity. Needs diffrax: `pip install flowlib[ode]`.
 
     Args:
