@@ -49,11 +49,12 @@ def disturbed(tree, scale=0.1):
 
 @each_flow
 def test_latent_array_is_the_preprocessed_image_at_first(name):
-    """Exactly for affine couplings; a mixture of logistics starts within 0.005 of the identity, and there are three."""
-    flow = make(name, n_values=None)
+    """Exactly for affine couplings; eight logistics start within 0.015 of the identity, and there are three layers."""
+    mixture = name == "flow_plus_plus"
+    flow = make(name, n_values=None, **({"components": 8} if mixture else {}))
     assert isinstance(flow, Transformed)
     x = RNG.standard_normal((5, *SHAPE))
-    np.testing.assert_allclose(flow.to_base(x), x, atol=0.03 if name == "flow_plus_plus" else 1e-5)
+    np.testing.assert_allclose(flow.to_base(x), x, atol=0.045 if mixture else 1e-5)
 
 
 @each_flow

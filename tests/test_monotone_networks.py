@@ -114,9 +114,9 @@ def test_the_bound_on_the_steepness_holds_the_error_of_the_quadrature(nodes):
     steep = eqx.tree_at(lambda b: (b.in_weights, b.out_weights), steep, (jnp.full(5, 1e3), jnp.ones(5)))
     fine = eqx.tree_at(lambda b: b.out_weights, bij.MonotoneIntegral(5, 400, bound=1.0), jnp.ones(5))
     # With the steepness of the former, which is less than the most that so many nodes admit.
-    limit = float(steep._args()[0][0][0])
+    limit = float(steep._inside()[2][0][0][0])
     steepest = eqx.tree_at(lambda b: b.in_weights, fine, jnp.full(5, 1e6))
-    wide = float(steepest._args()[0][0][0])
+    wide = float(steepest._inside()[2][0][0][0])
     fine = eqx.tree_at(lambda b: b.in_weights, fine, jnp.full(5, wide * np.arctanh(limit / wide), FLOAT))
     x = np.linspace(-1, 1, 21).astype(FLOAT)
     np.testing.assert_allclose(both(steep, x)[0], both(fine, x)[0], atol=1e-6 if X64 else 1e-5)

@@ -306,7 +306,8 @@ for line in sys.stdin:
         while True:
             start += 1
             files.save(start, {"a": tree["a"] + start}, {"number": start})
-            print(start, flush=True)
+            # In one piece, or not at all.
+            os.write(1, b"%d\\n" % start)
     print("pid", pid, flush=True)
     os.waitpid(pid, 0)
     print("dead", flush=True)
