@@ -372,16 +372,31 @@ def main():
 def draw_picture(results: dict[str, dict], toys: list[str], path: Path) -> None:
     """Each flow's gap, the mean over toys, against the time of its fit."""
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import FixedLocator, NullLocator
 
     names = [name for name in FAMILIES if all(f"{toy}/{name}" in results for toy in toys)]
-    gaps = [np.mean([results[f"{toy}/{name}"]["value"] for toy in toys]) for name in names]
+    gaps = {name: np.mean([results[f"{toy}/{name}"]["value"] for toy in toys]) for name in names}
+    times = {name: least(results, toys, name, "fit") for name in names}
+    fastest, slowest = min(times.values()), max(times.values())
     figure, axis = plt.subplots(figsize=(8, 6), layout="constrained")
-    times = [least(results, toys, name, "fit") for name in names]
-    axis.scatter([t / min(times) for t in times], gaps, s=14)
-    for name, t, gap in zip(names, times, gaps, strict=True):
-        axis.annotate(name, (t / min(times), gap), xytext=(3, 2), textcoords="offset points", fontsize=7)
-    axis.set(xscale="log", yscale="log", xlabel="time of a fit, relative to the fastest")
+    for i, name in enumerate(names):
+        if gaps[name] in [gaps[other] for other in names[:i]]:
+            # The same flow by another name.
+            continue
+        near = [times[other] / times[name] for other in names if abs(math.log(gaps[other] / gaps[name])) < 0.05]
+        # A name is on the left where on the right there is no room for it.
+        left = times[name] > slowest / 2 or any(1.0 < ratio < 1.6 for ratio in near)
+        x = times[name] / fastest
+        axis.scatter(x, gaps[name], s=14, color="C0")
+        offset, side = ((-4, 2), "right") if left else ((4, 2), "left")
+        axis.annotate(name, (x, gaps[name]), xytext=offset, textcoords="offset points", fontsize=8, ha=side)
+    axis.set(xscale="log", yscale="log", xlabel="time of a fit, relative to the fastest", xlim=(0.6, None))
     axis.set_ylabel("gap to the true density, nats (mean over toys)")
+    for ticks, places in ((axis.xaxis, (1, 2, 5, 10)), (axis.yaxis, (0.05, 0.1, 0.2, 0.3))):
+        ticks.set_major_locator(FixedLocator(places))
+        ticks.set_major_formatter("{x:g}")
+        ticks.set_minor_locator(NullLocator())
+    axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(path)
     plt.close(figure)
 
