@@ -12,6 +12,7 @@ import scipy.linalg
 import scipy.optimize
 from jaxtyping import Array
 
+from contract_tools import EPS
 from flowlib import flows
 from flowlib.bijections import (
     Affine,
@@ -117,7 +118,7 @@ def test_a_row_that_fails_is_nan_and_leaves_the_others_alone():
         loud.transform(ROWS[0])
 
 
-def test_density_of_draws_is_that_of_the_same_pass():
+def test_draws_with_densities_are_those_without_and_have_their_log_prob():
     flow = flows.ffjord(jr.key(0), base_dist=StandardNormal((2,)), nn_width=8)
     arrays, rest = eqx.partition(flow, eqx.is_inexact_array)
     rng = np.random.default_rng(2)
@@ -125,6 +126,7 @@ def test_density_of_draws_is_that_of_the_same_pass():
     flow = eqx.combine(arrays, rest)
     x, log_prob = flow.sample_and_log_prob(jr.key(1), 64)
     np.testing.assert_allclose(flow.log_prob(x), log_prob, atol=1e-3)
+    np.testing.assert_allclose(flow.sample(jr.key(1), 64), x, rtol=20 * EPS, atol=20 * EPS)
     assert np.abs(log_prob - StandardNormal((2,)).log_prob(x)).max() > 0.1
 
 
@@ -150,7 +152,8 @@ class Watched(Linear):
 
 
 def test_draws_are_solved_for_without_the_divergence():
-    layer = Chain([ContinuousFlow(Watched(jnp.asarray(MATRIX)), 2), Flip((2,))])
+    one = ContinuousFlow(Watched(jnp.asarray(MATRIX)), 2)
+    layer = Chain([one, Flip((2,))])
     stack = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]) if eqx.is_inexact_array(leaf) else leaf, layer)
     flow = Transformed(StandardNormal((2,)), Scan(stack))
     z = StandardNormal((2,)).sample(jr.key(1), 5)
@@ -159,6 +162,9 @@ def test_draws_are_solved_for_without_the_divergence():
     np.testing.assert_allclose(flow.sample(jr.key(1), 5), expected, atol=1e-4)
     np.testing.assert_allclose(flow.from_base(z), expected, atol=1e-4)
     np.testing.assert_allclose(flow.to_base(jnp.asarray(expected, float)), z, atol=1e-4)
+    solution = one.follow(z[0], probe=z[0], log_det=False)
+    assert np.isnan(solution.log_det)
+    assert solution.energy is None
     assert not DERIVATIVES
     np.testing.assert_allclose(
         flow.log_prob(z), StandardNormal((2,)).log_prob(flow.to_base(z)) - 2 * np.trace(MATRIX), atol=1e-4

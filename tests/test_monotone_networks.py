@@ -127,10 +127,11 @@ def test_they_start_as_the_identity_or_near_it_and_units_part():
     np.testing.assert_allclose(y, X, rtol=20 * EPS, atol=20 * EPS)
     np.testing.assert_allclose(log_slope, 0, atol=20 * EPS)
     near = np.concatenate([np.linspace(-20, 20, 201), X[-2:]]).astype(FLOAT)
-    for width, depth in [(8, 1), (8, 2), (16, 2), (2, 2), (4, 2)]:
+    for width, depth in [(8, 1), (8, 2), (16, 2), (2, 2), (3, 2), (4, 2), (5, 1)]:
         y, log_slope = both(bij.MonotoneNetwork(width, depth), near)
         value_bound, slope_bound = (0.05, 0.025) if width >= 8 else (0.3, 0.2)
-        np.testing.assert_array_less(np.abs(y - near), value_bound + 20 * EPS * np.abs(near))
+        # Logarithms of the tails, as large as x, are added up in each layer.
+        np.testing.assert_array_less(np.abs(y - near), value_bound + 10 * depth * EPS * np.abs(near))
         np.testing.assert_array_less(np.abs(log_slope), slope_bound)
     # Equal units would have equal gradients, and stay equal.
     y_of = eqx.filter_jit(eqx.filter_grad(lambda b, x: b.transform(x)))

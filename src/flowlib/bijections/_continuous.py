@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from flowlib._arrays import as_shape, check_count
 from flowlib._module import unwrap_own
-from flowlib.bijections._bijection import AbstractBijection, LogDet, _condition_axis
+from flowlib.bijections._bijection import AbstractBijection, LogDet, _condition_axis, _own
 from flowlib.bijections._condition import EmbedCondition
 from flowlib.bijections._in_data_units import InDataUnits
 from flowlib.bijections._integrate import Adjoint, Field, Setting, Solution, field_at, integrate, require_diffrax
@@ -22,9 +22,9 @@ class ContinuousFlow(AbstractBijection):
 
     `inverse` follows the same equation from time 1 to 0. Both are solved by Tsitouras' method of order 5 with steps
     chosen for each event by itself; a row for which `max_steps` are not enough is NaN. An evaluation of the field
-    costs size forward-mode passes through it besides, for the exact divergence, and a solve about 6 a step. `values`
-    leaves the divergence out, and so do `sample`, `to_base` and `from_base` of a `Transformed` with such a layer. It
-    needs diffrax: `pip install flowlib[ode]`.
+    costs size forward-mode passes through it besides, for the exact divergence, and a solve about 6 a step.
+    `values_batch` leaves the divergence out, and so do `sample`, `to_base` and `from_base` of a flow with such a layer
+    in its chains, scans and inverses; `transform` and `inverse` do not. It needs diffrax: `pip install flowlib[ode]`.
 
     Args:
         field: a function `field(t, x, condition) -> dx/dt` of a scalar, one event and one condition (or None), smooth
@@ -114,7 +114,7 @@ class ContinuousFlow(AbstractBijection):
         setting = Setting(flow.tolerance, flow.max_steps, flow.adjoint)
         return integrate(flow.field, x, condition, setting, backwards=backwards, probe=probe, log_det=log_det)
 
-    def values(
+    def values_batch(
         self, x: Float[Array, "rows *shape"], condition: Array | None = None, *, inverse: bool = False
     ) -> Float[Array, "rows *shape"]:
         """Rows after `transform`, with `inverse` after that, without log-dets; conditions are one for all, or each."""
@@ -122,6 +122,7 @@ class ContinuousFlow(AbstractBijection):
         def one(x, condition):
             return self._point(self.follow(x, condition, backwards=inverse, log_det=False))
 
+        condition = _own(self, condition)
         return jax.vmap(one, (0, _condition_axis(self, condition)))(x, condition)
 
     def _transform_and_log_det(self, x: Array, condition: Array | None = None):

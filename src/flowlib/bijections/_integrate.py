@@ -31,7 +31,7 @@ class Setting(NamedTuple):
 class Solution(NamedTuple):
     """What a solve reached, whether it did, and in how many steps, those that were rejected included.
 
-    The energy, the integral of |dx/dt|^2, is there with a probe only; a log-det not asked for is NaN.
+    The energy, the integral of |dx/dt|^2, is there with a probe and a log-det only; a log-det not asked for is NaN.
     """
 
     x: Array
@@ -109,7 +109,7 @@ def integrate(
     found = done & jnp.isfinite(x_end).all() & jnp.isfinite(jnp.asarray(totals)).all()
     x_end = jnp.where(found, x_end, jax.lax.stop_gradient(start))
     totals = [jnp.where(found, total, 0) for total in totals]
-    energy = None if probe is None else -totals[1] if backwards else totals[1]
+    energy = None if len(totals) < 2 else -totals[1] if backwards else totals[1]
     steps = jnp.asarray(solution.stats["num_steps"])
     return Solution(x_end, totals[0] if totals else jnp.full((), jnp.nan, x.dtype), energy, found, steps)
 

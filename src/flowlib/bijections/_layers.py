@@ -20,7 +20,8 @@ def layers_of(bijection: AbstractBijection) -> tuple[AbstractBijection, ...]:
     each conditional layer gets the embedding, under an `InDataUnits` the standardised condition; of that
     the last layer brings the units.
     """
-    # `layer_steps` and `pass_with_estimates` take a bijection apart in the same way: change all three.
+    # `layer_steps`, `pass_with_estimates`, `holds_layer`, `continuous_part`, `rebuild_drift` and `initialise` take a
+    # bijection apart in the same way: change all of them.
     bijection = peel(bijection)
     if isinstance(bijection, Chain):
         return tuple(layer for part in bijection for layer in layers_of(part))

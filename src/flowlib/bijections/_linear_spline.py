@@ -20,8 +20,8 @@ class LinearSpline(AbstractBijection):
     directions O(knots). It starts as the identity.
 
     The gradient of log dy/dx in x is 0 but for the jumps, of which derivatives know nothing. So parameters of the maps
-    that x went through before are trained on a part of their gradient, and stacked layers fit worse than those of the
-    other splines: take one of those for more than one layer.
+    that x went through before are trained on a part of their gradient, and stacked layers can fit much worse than those
+    of the other splines: try one of those for more than one layer.
 
     Args:
         knots: the number of inner knots; there is one bin more.

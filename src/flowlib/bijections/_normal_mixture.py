@@ -62,8 +62,10 @@ class NormalMixture(AbstractMixture):
         return x, -event_log_det(_log_slope(x, sign, y, components), self.shape)
 
 
-# Fewer components cannot make a normal distribution side by side: their locations run from minus a number to it.
-_LEAST_SPREAD, _SPREAD = 5, 0.1
+# Fewer components cannot make a normal distribution side by side.
+_LEAST_SIDE_BY_SIDE = 5
+# Their locations then run from minus this to this.
+_SPREAD = 0.1
 
 
 def _side_by_side(components: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -72,7 +74,7 @@ def _side_by_side(components: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     These have the locations m_k over three standard deviations of N(0, 1 - s^2), and weights like its density: with
     N(0, s^2) around each the sum is nearly N(0, 1), if the m_k are at most 1.6 s apart.
     """
-    if components < _LEAST_SPREAD:
+    if components < _LEAST_SIDE_BY_SIDE:
         places = np.linspace(-_SPREAD, _SPREAD, components) if components > 1 else np.zeros(1)
         return np.full(components, 1 / components), places, np.ones(components)
     n = components - 1

@@ -30,7 +30,8 @@ class EstimatedPass(NamedTuple):
 class LayerEstimate(NamedTuple):
     """How one kind of layer is taken with an estimate of its log-det.
 
-    `take(layer, x, condition, key, inverse=...)` is called with rows, and with their conditions or None.
+    `take(layer, x, condition, key, inverse=...)` is called with rows, and with a condition for each, one for all, or
+    None.
     """
 
     kind: type[AbstractBijection]
@@ -107,8 +108,8 @@ def _scanned(scan, x, condition, key, estimate, inverse):
         taken = pass_with_estimates(one, x, condition, layer_key, estimate, inverse=inverse)
         return taken.x, taken[1:]
 
-    # No layer whose log-det needs an estimate can be rebuilt.
-    if scan.gradient == "recompute":
+    # Rebuilding is for layers that are taken exactly: these are computed once more.
+    if scan.gradient != "store":
         body = jax.checkpoint(body, prevent_cse=False)
     x, (log_dets, valid, penalties) = jax.lax.scan(body, x, (arrays, jr.split(key, len(scan))), reverse=inverse)
     return EstimatedPass(x, log_dets.sum(0), valid.all(0), penalties.sum(0))

@@ -17,9 +17,9 @@ def roulette_log_det(
     """Estimates of log det(I + J), J = W_k S_(k-1) W_(k-1) ... S_1 W_1, for each column of slopes: the matrices S.
 
     sum_(k=1..N) (-1)^(k+1) v.J^k v / (k P(N >= k)), for random signs v and a number N of terms: the first
-    `exact_terms`, and after each of these and those that follow it ends with `stop_probability`. Both are drawn for
-    each column. The gradient is that of w.J v with w = sum_(k=0..N) (-1)^k (J^T)^k v / P(N >= k) held fixed. Where the
-    norm of J is below 1, the means of both are exact; their variances are finite where it is below
+    `exact_terms` in any case, and after the last of these and each that follows it ends with `stop_probability`. Both
+    are drawn for each column. The gradient is that of w.J v with w = sum_(k=0..N) (-1)^k (J^T)^k v / P(N >= k) held
+    fixed. Where the norm of J is below 1, the means of both are exact; their variances are finite where it is below
     sqrt(1 - stop_probability). Takes N products with J^T, until the last column has ended, and none of them is kept.
 
     References:

@@ -35,7 +35,7 @@ def values_batch(
 def values_and_log_det(
     bijection: AbstractBijection, x: Float[Array, "*shape"], condition: Array | None = None
 ) -> tuple[Float[Array, "*out_shape"], LogDet]:
-    """`forward`, with the event of `values_batch`."""
+    """`forward`, with the event of `values_batch`, for which a `ContinuousFlow` is solved once more."""
     y, log_det = forward(bijection, x, condition)
     if holds_layer(bijection, ContinuousFlow):
         y = values_batch(bijection, x[None], condition)[0][0]
@@ -45,7 +45,7 @@ def values_and_log_det(
 def values_and_log_det_batch(
     bijection: AbstractBijection, x: Float[Array, "rows *shape"], condition: Array | None = None
 ) -> tuple[Float[Array, "rows *out_shape"], LogDet]:
-    """`forward_batch`, with the events of `values_batch`."""
+    """`forward_batch`, with the events of `values_batch`, for which a `ContinuousFlow` is solved once more."""
     y, log_det = forward_batch(bijection, x, condition)
     if holds_layer(bijection, ContinuousFlow):
         y = values_batch(bijection, x, condition)[0]
@@ -54,4 +54,4 @@ def values_and_log_det_batch(
 
 def _take(layer: Any, x: Array, condition: Array | None, key: Any, *, inverse: bool) -> EstimatedPass:
     zeros = jnp.zeros(len(x), x.dtype)
-    return EstimatedPass(layer.values(x, condition, inverse=inverse), zeros, jnp.ones(len(x), bool), zeros)
+    return EstimatedPass(layer.values_batch(x, condition, inverse=inverse), zeros, jnp.ones(len(x), bool), zeros)

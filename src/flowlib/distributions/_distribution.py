@@ -124,7 +124,7 @@ class AbstractDistribution(AbstractSampler):
     def sample_and_log_prob(
         self, key: PRNGKeyArray, sample_shape: int | tuple[int, ...] = (), condition: ArrayLike | None = None
     ) -> tuple[Array, Array]:
-        """`sample`, and the log density of each draw from the same pass. Raises as `sample`."""
+        """`sample`, and the log density of each draw, cheaper than by `log_prob` if possible. Raises as `sample`."""
         return map_draws(draw_with_density_batch, self, key, sample_shape, condition)
 
 

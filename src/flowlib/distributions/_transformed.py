@@ -66,7 +66,7 @@ class AbstractTransformed(AbstractDistribution):
     def to_base(self, x: ArrayLike, condition: ArrayLike | None = None) -> Array:
         """The base point z = f^-1(x; condition) of each event; NaN for an event that f does not reach.
 
-        Shapes, cost and errors as `log_prob`.
+        Shapes and errors as `log_prob`; cost likewise, or less (see `ContinuousFlow`).
         """
         return map_batch(_to_base, self, x, condition, self.shape)
 
@@ -86,7 +86,8 @@ class AbstractTransformed(AbstractDistribution):
     ) -> LayerValues:
         """The draws of `sample` between the layers, and their log densities there, in one pass from base to data.
 
-        Arguments, cost and errors as `sample`.
+        Arguments, cost and errors as `sample`; with a `ContinuousFlow` the cost is that of `log_prob`, and draws are
+        those of `sample` to its tolerance.
         """
         return by_stage(map_draws(values_of_draws, self, key, sample_shape, condition))
 

@@ -33,7 +33,7 @@ class Truncated(AbstractBatchDistribution, AbstractWrapper, AbstractQuantile):
     1e-12, in float32 to 1e-6; further out, to what the rounding of numbers there is of the spread. (In float32 not the
     variance of a `LogNormal` of scale 5 or more without an upper end.) Where there is no end and `dist` has no finite
     mean or variance, its tail counts as heavy: they are infinite, or NaN with two such tails and no mean. Derivatives
-    are those in the parameters of `dist`, with the ends fixed; of `StudentT` in df too, in which `log_prob` has none.
+    are those in the parameters of `dist`, with the ends fixed; of `StudentT` in df too, in which its cdf has none.
 
         Truncated(Normal(0.0, 1.0), 8.0, jnp.inf).mean  # 8.1214
 

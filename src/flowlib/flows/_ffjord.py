@@ -36,7 +36,7 @@ def ffjord(
     Fit it by maximum likelihood as any flow, with `HutchinsonLoss` in many dimensions, or with `FlowMatchingLoss`,
     which solves no equation in training and is the fastest by far. `log_prob` and `sample` are a solve a
     layer, with some tens of passes through the network; in `log_prob` each has dim forward-mode passes besides (see
-    `ContinuousFlow`). Starts as the identity. Needs diffrax: `pip install flowlib[ode]`.
+    `ContinuousFlow`). `sample_and_log_prob` is both. Starts as the identity. Needs diffrax: `pip install flowlib[ode]`.
 
     Args:
         key: a PRNG key.

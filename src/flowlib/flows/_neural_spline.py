@@ -71,7 +71,7 @@ def neural_spline_flow(
         base_dist: a distribution of vectors.
         kind: "coupling" or "autoregressive".
         spline: "rational_quadratic"; or "cubic", whose inverse is solved for, "quadratic", or "linear", whose density
-            is a histogram in each coordinate, and whose layers train worst (see `LinearSpline`).
+            is a histogram in each coordinate, and whose layers may train badly (see `LinearSpline`).
         knots: the inner knots of each spline; there is one bin more.
         interval: (lower, upper), or one number b for (-b, b), on which splines act.
         cond_dim: the size of the condition the flow sees. Defaults to None, an unconditional flow.

@@ -15,7 +15,10 @@ from flowlib.train._losses import AbstractRowLoss, _check_events
 
 
 class AbstractEstimatedLikelihoodLoss(AbstractRowLoss):
-    """-mean(log p(x_i | condition_i)) with estimates of the log-dets of all layers of one kind, wherever they are."""
+    """-mean(log p(x_i | condition_i)) with estimates of the log-dets of the layers of one kind.
+
+    Those in chains, scans and inverses, under embeddings and in units of data; inside of anything else they are exact.
+    """
 
     # The class of these layers, and the name of a premade flow that has them.
     layer_kind: eqx.AbstractClassVar[type[AbstractBijection]]

@@ -147,6 +147,7 @@ def _around_the_field(dist: Any) -> tuple[tuple, AbstractBijection, tuple]:
     layers = transformed_with(ContinuousFlow, dist, "ffjord").layers
     places = [i for i, layer in enumerate(layers) if continuous_part(layer) is not None]
     if len(places) != 1:
-        raise ValueError(f"FlowMatchingLoss expected exactly one ContinuousFlow, got {len(places)}: use flow_layers=1.")
+        hint = "use flow_layers=1" if places else "there is one, but inside of a layer that has several parts"
+        raise ValueError(f"FlowMatchingLoss expected exactly one ContinuousFlow, got {len(places)}: {hint}.")
     (i,) = places
     return layers[:i], layers[i], layers[i + 1 :]

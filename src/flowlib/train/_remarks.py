@@ -23,8 +23,8 @@ def remark(dist: Any, arrays: tuple[Any, ...]) -> None:
     if found is not None and found.rows_outside > _TOLERATED * found.total:
         lower, upper = found.bound
         warn_user(
-            f"{found.rows_outside} of {found.total} rows have a value outside the interval ({lower:g}, {upper:g}) of "
-            f"the transformers, which are straight lines there. Standardise the data, clip outliers, or widen the "
-            f"interval.",
+            f"{found.rows_outside} of {found.total} rows have a value that the transformers meet outside their "
+            f"interval ({lower:g}, {upper:g}), where they are straight lines. Standardise the data, clip "
+            f"outliers, or widen the interval.",
             DataWarning,
         )
