@@ -10,7 +10,6 @@ import jax.random as jr
 from jaxtyping import Array, PRNGKeyArray
 
 from flowlib.bijections import AbstractBijection, ContinuousFlow, EstimatedPass
-from flowlib.bijections._bijection import _condition_axis
 from flowlib.train._estimated_likelihood import AbstractEstimatedLikelihoodLoss
 
 
@@ -54,5 +53,6 @@ class HutchinsonLoss(AbstractEstimatedLikelihoodLoss):
             return jax.tree.map(lambda part: jnp.where(solution.found, part, jnp.nan), parts)
 
         probe = jr.rademacher(key, x.shape, x.dtype)
-        x, log_det, energy = jax.vmap(one, (0, _condition_axis(layer, condition), 0))(x, condition, probe)
+        shared = condition is None or condition.ndim == len(layer.cond_shape)
+        x, log_det, energy = jax.vmap(one, (0, None if shared else 0, 0))(x, condition, probe)
         return EstimatedPass(x, log_det, jnp.ones(len(x), bool), self.kinetic * energy / math.prod(x.shape[1:]))
