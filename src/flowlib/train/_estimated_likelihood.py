@@ -5,16 +5,16 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
 from flowlib._arrays import float_dtype
 from flowlib._module import peel
 from flowlib.bijections import AbstractBijection, EstimatedPass, LayerEstimate, holds_layer, pass_with_estimates
 from flowlib.distributions import AbstractTransformed
-from flowlib.train._losses import AbstractRowLoss, _check_events
+from flowlib.train._losses import AbstractSingleRowLoss, _check_events
 
 
-class AbstractEstimatedLikelihoodLoss(AbstractRowLoss):
+class AbstractEstimatedLikelihoodLoss(AbstractSingleRowLoss):
     """-mean(log p(x_i | condition_i)) with estimates of the log-dets of the layers of one kind.
 
     Those in chains, scans and inverses, under embeddings and in units of data; inside of anything else they are exact.
@@ -29,17 +29,6 @@ class AbstractEstimatedLikelihoodLoss(AbstractRowLoss):
         self, layer: Any, x: Array, condition: Array | None, key: PRNGKeyArray, *, inverse: bool
     ) -> EstimatedPass:
         """Such a layer applied to rows, or inverted, with an estimate of its log-det."""
-
-    @property
-    def min_rows(self) -> int:
-        return 1
-
-    @eqx.filter_jit
-    def __call__(
-        self, params: Any, static: Any, x: Array, condition: Array | None = None, key: PRNGKeyArray | None = None
-    ) -> Float[Array, ""]:
-        arrays = (x,) if condition is None else (x, condition)
-        return self.per_row(params, static, *arrays, key=key).mean()
 
     def per_row(self, params: Any, static: Any, *arrays: Array, key: PRNGKeyArray | None = None) -> Array:
         dist = transformed_with(self.layer_kind, eqx.combine(params, static), self.premade)

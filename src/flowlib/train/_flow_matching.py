@@ -13,12 +13,12 @@ from flowlib._module import peel
 from flowlib.bijections import AbstractBijection, ContinuousFlow, backward_batch, continuous_part, forward_batch
 from flowlib.distributions import AbstractTransformed
 from flowlib.train._estimated_likelihood import transformed_with
-from flowlib.train._losses import AbstractRowLoss, _check_events
+from flowlib.train._losses import AbstractSingleRowLoss, _check_events
 
 Coupling = Literal["independent", "optimal"]
 
 
-class FlowMatchingLoss(AbstractRowLoss):
+class FlowMatchingLoss(AbstractSingleRowLoss):
     """E |v(t, (1 - t) z + t x) - (x - z)|^2, with z from the base and t uniform: flow matching on straight paths.
 
     Its minimiser v is the field of an equation that carries the base to the data. No equation is solved in training;
@@ -53,17 +53,6 @@ class FlowMatchingLoss(AbstractRowLoss):
         if coupling not in get_args(Coupling):
             raise ValueError(f"FlowMatchingLoss expected coupling to be one of {get_args(Coupling)}, got {coupling!r}.")
         self.coupling = coupling
-
-    @property
-    def min_rows(self) -> int:
-        return 1
-
-    @eqx.filter_jit
-    def __call__(
-        self, params: Any, static: Any, x: Array, condition: Array | None = None, key: PRNGKeyArray | None = None
-    ) -> Float[Array, ""]:
-        arrays = (x,) if condition is None else (x, condition)
-        return self.per_row(params, static, *arrays, key=key).mean()
 
     def per_row(self, params: Any, static: Any, *arrays: Array, key: PRNGKeyArray | None = None) -> Array:
         dist = peel(eqx.combine(params, static))

@@ -47,7 +47,22 @@ class AbstractRowLoss(Module):
         """Raise if `tree` cannot be trained on these arrays with this loss; called once, before a fit."""
 
 
-class MaximumLikelihoodLoss(AbstractRowLoss):
+class AbstractSingleRowLoss(AbstractRowLoss):
+    """A row loss in which rows do not depend on each other, so that one is enough for a batch."""
+
+    @property
+    def min_rows(self) -> int:
+        return 1
+
+    @eqx.filter_jit
+    def __call__(
+        self, params: Any, static: Any, x: Array, condition: Array | None = None, key: PRNGKeyArray | None = None
+    ) -> Float[Array, ""]:
+        arrays = (x,) if condition is None else (x, condition)
+        return self.per_row(params, static, *arrays, key=key).mean()
+
+
+class MaximumLikelihoodLoss(AbstractSingleRowLoss):
     """-mean(log p(x_i | condition_i)): the negative log-likelihood, for conditional and unconditional fits.
 
     Of what has a random `lower_bound` (`Dequantized`, `Augmented`), minus that bound where there is a key.
@@ -65,17 +80,6 @@ class MaximumLikelihoodLoss(AbstractRowLoss):
 
     def __init__(self, num_samples: int = 1):
         self.num_samples = check_count(num_samples, "num_samples")
-
-    @property
-    def min_rows(self) -> int:
-        return 1
-
-    @eqx.filter_jit
-    def __call__(
-        self, params: Any, static: Any, x: Array, condition: Array | None = None, key: PRNGKeyArray | None = None
-    ) -> Float[Array, ""]:
-        arrays = (x,) if condition is None else (x, condition)
-        return self.per_row(params, static, *arrays, key=key).mean()
 
     def per_row(self, params: Any, static: Any, *arrays: Array, key: PRNGKeyArray | None = None) -> Array:
         dist = eqx.combine(params, static)
