@@ -148,7 +148,7 @@ def row(toy: str, name: str, outcomes: list[Outcome], compiling: float) -> dict[
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--toys", nargs="+", choices=list(TOYS), default=["moons", "eight Gaussians", "checkerboard"])
+    parser.add_argument("--toys", nargs="+", choices=list(TOYS), default=list(TOYS))
     parser.add_argument(
         "--methods", nargs="+", choices=list(METHODS), default=list(METHODS), help="the exact one first"
     )

@@ -91,7 +91,8 @@ from flowlib.bijections._tanh import Tanh as Tanh
 from flowlib.bijections._tanh_affine import TanhAffine as TanhAffine
 from flowlib.bijections._to_support import ToSupport as ToSupport
 from flowlib.bijections._triangular_affine import TriangularAffine as TriangularAffine
-from flowlib.bijections._values import values_and_log_det as values_and_log_det
+from flowlib.bijections._values import value as value
+from flowlib.bijections._values import value_and_log_det as value_and_log_det
 from flowlib.bijections._values import values_and_log_det_batch as values_and_log_det_batch
 from flowlib.bijections._values import values_batch as values_batch
 from flowlib.bijections._vmap import Vmap as Vmap

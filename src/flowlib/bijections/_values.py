@@ -32,14 +32,21 @@ def values_batch(
     return taken.x, taken.valid
 
 
-def values_and_log_det(
+def value(
+    bijection: AbstractBijection, x: Float[Array, "*shape"], condition: Array | None = None
+) -> Float[Array, "*out_shape"]:
+    """The event of `forward`; a `ContinuousFlow` is solved without its divergence."""
+    if not holds_layer(bijection, ContinuousFlow):
+        return forward(bijection, x, condition)[0]
+    return values_batch(bijection, x[None], condition)[0][0]
+
+
+def value_and_log_det(
     bijection: AbstractBijection, x: Float[Array, "*shape"], condition: Array | None = None
 ) -> tuple[Float[Array, "*out_shape"], LogDet]:
-    """`forward`, with the event of `values_batch`, for which a `ContinuousFlow` is solved once more."""
+    """`forward`, with the event of `value`, for which a `ContinuousFlow` is solved once more."""
     y, log_det = forward(bijection, x, condition)
-    if holds_layer(bijection, ContinuousFlow):
-        y = values_batch(bijection, x[None], condition)[0][0]
-    return y, log_det
+    return value(bijection, x, condition) if holds_layer(bijection, ContinuousFlow) else y, log_det
 
 
 def values_and_log_det_batch(
@@ -47,9 +54,7 @@ def values_and_log_det_batch(
 ) -> tuple[Float[Array, "rows *out_shape"], LogDet]:
     """`forward_batch`, with the events of `values_batch`, for which a `ContinuousFlow` is solved once more."""
     y, log_det = forward_batch(bijection, x, condition)
-    if holds_layer(bijection, ContinuousFlow):
-        y = values_batch(bijection, x, condition)[0]
-    return y, log_det
+    return values_batch(bijection, x, condition)[0] if holds_layer(bijection, ContinuousFlow) else y, log_det
 
 
 def _take(layer: Any, x: Array, condition: Array | None, key: Any, *, inverse: bool) -> EstimatedPass:

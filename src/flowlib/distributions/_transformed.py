@@ -14,7 +14,8 @@ from flowlib.bijections import (
     describe,
     layers_of,
     merge_cond_shapes,
-    values_and_log_det,
+    value,
+    value_and_log_det,
     values_and_log_det_batch,
     values_batch,
 )
@@ -115,7 +116,7 @@ class AbstractTransformed(AbstractDistribution):
 
     def _sample(self, key: PRNGKeyArray, condition: Array | None) -> Array:
         z = self._cast(draw(self.base_dist, key, condition))
-        return values_and_log_det(self.bijection, z, condition)[0]
+        return value(self.bijection, z, condition)
 
     def _sample_batch(self, key: PRNGKeyArray, size: int, condition: Array | None) -> Array:
         z = self._cast(draw_batch(self.base_dist, key, size, condition))
@@ -123,7 +124,7 @@ class AbstractTransformed(AbstractDistribution):
 
     def _sample_and_log_prob(self, key: PRNGKeyArray, condition: Array | None) -> tuple[Array, Array]:
         z, log_prob = draw_with_density(self.base_dist, key, condition)
-        x, log_det = values_and_log_det(self.bijection, self._cast(z), condition)
+        x, log_det = value_and_log_det(self.bijection, self._cast(z), condition)
         return x, log_prob.astype(log_det.value.dtype) - log_det.value
 
     def _sample_and_log_prob_batch(self, key: PRNGKeyArray, size: int, condition: Array | None) -> tuple[Array, Array]:
