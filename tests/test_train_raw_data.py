@@ -66,7 +66,8 @@ def test_supports_hold_after_a_fit_and_rows_outside_are_named(key, where, tmp_pa
 def test_a_second_fit_keeps_the_units_and_does_not_nest(key):
     x = np.random.default_rng(2).normal(5, 3, (200, 2))
     once, _ = fit_to_data(key, flow_of(2, key), x, max_epochs=1, **QUIET)
-    twice, _ = fit_to_data(key, once, 10 * x, max_epochs=1, **QUIET)
+    with pytest.warns(DataWarning, match='columns 0, 1 .*Pass standardise="again"'):
+        twice, _ = fit_to_data(key, once, 10 * x, max_epochs=1, **QUIET)
     assert jax.tree.structure(once) == jax.tree.structure(twice)
     units = [flow.bijection for flow in (once, twice)]
     assert all(isinstance(unit, InDataUnits) for unit in units)

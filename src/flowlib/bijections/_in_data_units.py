@@ -26,8 +26,9 @@ from flowlib.support import Real, Support, fits, image
 class InDataUnits(AbstractBijection):
     """y = g(location + scale f(x; (condition - cond_location) / cond_scale)), with g = to_data or the identity.
 
-    f works on standardised values, the whole in the units of the data. Costs are those of f and g. Locations and
-    scales are frozen (see `flowlib.parameters.freeze`); scales are kept as logarithms.
+    f works on standardised values, the whole in the units of the data. Every premade flow is built with one, at
+    location 0 and scale 1, and `fit_to_data` fills it in. Costs are those of f and g. Locations and scales are frozen
+    (see `flowlib.parameters.freeze`) and come first among the leaves; scales are kept as logarithms.
 
     Args:
         bijection: f, conditional or not.
@@ -38,7 +39,9 @@ class InDataUnits(AbstractBijection):
         cond_scale: positive, likewise. Defaults to 1 where `cond_location` is given.
         to_data: g, a bijection of such events from the reals onto where the data live; `ToSupport` is made for it.
         columns: for vectors, a boolean for each coordinate that f gives: those with False, angles say, have location 0
-            and scale 1 whatever is given. Defaults to all True.
+            and scale 1 whatever is given; or one boolean for all. Defaults to True.
+        labels: whether integers and booleans among the conditions are labels, which f gets as they are. Else they are
+            standardised like other numbers.
 
     Raises:
         ValueError: if a scale is not positive, shapes or supports do not fit, g is conditional, or the
@@ -46,15 +49,18 @@ class InDataUnits(AbstractBijection):
         TypeError: if f or g is not a bijection.
     """
 
-    bijection: AbstractBijection
+    # First among the leaves: arrays that were written without units fit into no flow that has them.
     location: Parameter
     log_scale: Parameter
     cond_location: Parameter
     cond_log_scale: Parameter
     to_data: AbstractBijection | None
-    columns: tuple[bool, ...] | None = eqx.field(static=True)
+    bijection: AbstractBijection
+    # None, as in files of flowlib's first versions, is True.
+    columns: tuple[bool, ...] | bool | None = eqx.field(static=True)
     shape: tuple[int, ...] = eqx.field(static=True)
     cond_shape: tuple[int, ...] | None = eqx.field(static=True)
+    labels: bool = eqx.field(static=True, default=False)
 
     def __init__(
         self,
@@ -65,7 +71,8 @@ class InDataUnits(AbstractBijection):
         cond_location: ArrayLike | None = None,
         cond_scale: ArrayLike | None = None,
         to_data: AbstractBijection | None = None,
-        columns: Sequence[bool] | None = None,
+        columns: Sequence[bool] | bool = True,
+        labels: bool = False,
     ):
         check_is_bijection(bijection, "InDataUnits")
         inner = peel(bijection)
@@ -87,9 +94,10 @@ class InDataUnits(AbstractBijection):
         if to_data is not None:
             _check_to_data(to_data, inner.out_shape)
         self.to_data = to_data
-        if columns is not None and inner.out_shape != np.shape(columns):
+        if np.shape(columns) not in ((), inner.out_shape):
             raise ValueError(f"InDataUnits expected columns of shape {inner.out_shape}, got {np.shape(columns)}.")
-        self.columns = None if columns is None else tuple(map(bool, columns))
+        self.columns = tuple(map(bool, columns)) if isinstance(columns, Sequence) else bool(columns)
+        self.labels = bool(labels)
 
     @property
     def out_shape(self) -> tuple[int, ...]:
@@ -128,8 +136,15 @@ class InDataUnits(AbstractBijection):
         return x, log_det + more
 
     def _check_condition(self, condition: ArrayLike) -> None:
-        if self.cond_location is None:
-            check_condition(self.bijection, condition)
+        parts = [peel(self.cond_location), peel(self.cond_log_scale)]
+        floats = jnp.issubdtype(jnp.result_type(condition), jnp.floating)
+        if self.cond_location is not None and (floats or not self.labels):
+            if not all(map(is_concrete, parts)):
+                return
+            # In NumPy, which compiles nothing.
+            location, log_scale = map(np.asarray, parts)
+            condition = (np.asarray(condition) - location) / np.exp(log_scale)
+        check_condition(self.bijection, condition)
 
     # The parts around f, for one event or for a batch, of which `rebuild_drift` follows f itself.
 
@@ -155,13 +170,15 @@ class InDataUnits(AbstractBijection):
     @property
     def _affine(self) -> tuple[Array, Array]:
         """Location and logarithm of the scale, 0 where a column has none."""
-        if self.columns is None:
+        if self.columns is None or self.columns is True:
             return self.location, self.log_scale
-        columns = np.asarray(self.columns)
+        columns = np.broadcast_to(np.asarray(self.columns), self.location.shape)
         return jnp.where(columns, self.location, 0), jnp.where(columns, self.log_scale, 0)
 
     def _standardise_condition(self, condition: Array | None) -> Array | None:
         if condition is None or self.cond_location is None:
+            return condition
+        if self.labels and not jnp.issubdtype(condition.dtype, jnp.floating):
             return condition
         condition = condition.astype(self.cond_location.dtype)
         return (condition - self.cond_location) / jnp.exp(self.cond_log_scale)

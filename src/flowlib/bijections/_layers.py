@@ -46,13 +46,15 @@ def _with_standard_condition(layer: AbstractBijection, units: InDataUnits) -> Ab
     if layer.cond_shape is None or units.cond_location is None:
         return layer
     conditions = (units.cond_location, units.cond_log_scale)
-    layer = InDataUnits(layer, cond_location=0.0)
+    layer = InDataUnits(layer, cond_location=0.0, labels=units.labels)
     return eqx.tree_at(lambda units: (units.cond_location, units.cond_log_scale), layer, conditions)
 
 
 def _units_alone(units: InDataUnits) -> AbstractBijection:
     shape = peel(units.bijection).out_shape
-    alone = InDataUnits(Identity(shape), to_data=units.to_data, columns=units.columns)
+    alone = InDataUnits(
+        Identity(shape), to_data=units.to_data, columns=True if units.columns is None else units.columns
+    )
     values = (units.location, units.log_scale)
     return eqx.tree_at(lambda units: (units.location, units.log_scale), alone, values)
 

@@ -40,3 +40,4 @@ from flowlib.distributions._uniform_circle import UniformCircle as UniformCircle
 from flowlib.distributions._uniform_sphere import UniformSphere as UniformSphere
 from flowlib.distributions._vmap_mixture import VmapMixture as VmapMixture
 from flowlib.distributions._von_mises import VonMises as VonMises
+from flowlib.distributions._with_support import with_support as with_support

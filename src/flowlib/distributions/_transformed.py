@@ -152,8 +152,9 @@ class Transformed(AbstractTransformed):
         TypeError: if an argument is of the wrong type.
     """
 
-    base_dist: AbstractDistribution
+    # First, for the units of a flow come first among its leaves (see `InDataUnits`).
     bijection: AbstractBijection
+    base_dist: AbstractDistribution
 
     def __init__(self, base_dist: AbstractDistribution, bijection: AbstractBijection):
         base, map_ = peel(base_dist), peel(bijection)

@@ -5,8 +5,9 @@ from typing import Unpack
 from jaxtyping import PRNGKeyArray
 
 from flowlib.bijections import BernsteinPolynomial
-from flowlib.distributions import AbstractDistribution, Transformed
+from flowlib.distributions import AbstractDistribution
 from flowlib.flows._kind import Kind, LayerOptions, flow_of_kind
+from flowlib.flows._tail import Flow
 
 
 def bernstein_flow(
@@ -17,7 +18,7 @@ def bernstein_flow(
     degree: int = 16,
     interval: float | tuple[float, float] = 3.0,
     **options: Unpack[LayerOptions],
-) -> Transformed:
+) -> Flow:
     """A Bernstein polynomial flow: each coordinate goes through an increasing polynomial made by a network.
 
     A sum of positive terms on the interval, exact to rounding at every degree, and straight lines outside. One

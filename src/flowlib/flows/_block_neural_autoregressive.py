@@ -1,13 +1,14 @@
 """Block neural autoregressive flows."""
 
 from collections.abc import Callable
+from typing import Any
 
 from jax.tree_util import Partial
 from jaxtyping import Array, PRNGKeyArray
 
 from flowlib.bijections import AbstractBijection, BlockAutoregressiveNetwork, Gradient, NumericalInverse
-from flowlib.distributions import AbstractDistribution, Transformed
-from flowlib.flows._tail import build_flow, checked_sizes, vector_dim
+from flowlib.distributions import AbstractDistribution
+from flowlib.flows._tail import Flow, build_flow, checked_sizes, vector_dim
 
 
 def block_neural_autoregressive_flow(
@@ -24,7 +25,8 @@ def block_neural_autoregressive_flow(
     embedding: Callable[[Array], Array] | None = None,
     raw_cond_shape: tuple[int, ...] | None = None,
     gradient: Gradient = "store",
-) -> Transformed:
+    support: Any = None,
+) -> Flow:
     """A block neural autoregressive flow: each layer is one monotone network (arXiv:1904.04676).
 
     One direction costs one network pass a layer; the other is a numerical inverse, in dim steps a
@@ -46,6 +48,9 @@ def block_neural_autoregressive_flow(
             is trained with the flow. Defaults to None.
         raw_cond_shape: the shape of one raw condition, () for a label. Needed with `embedding`.
         gradient: what the gradient keeps of each layer, "store" or "recompute"; see `Scan`.
+        support: what values the columns can take, as `flowlib.distributions.with_support` takes it. The flow has no
+            density, and no draws, outside; for columns of whole numbers it is a `Dequantized`. Defaults to None, the
+            real line.
 
     Raises:
         ValueError: if a size is out of range, `gradient` does not suit the layers or `base_dist` has no vectors
@@ -66,6 +71,7 @@ def block_neural_autoregressive_flow(
         embedding=embedding,
         raw_cond_shape=raw_cond_shape,
         gradient=gradient,
+        support=support,
     )
 
 

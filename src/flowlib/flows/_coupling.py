@@ -1,6 +1,7 @@
 """Coupling flows."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -8,9 +9,9 @@ from jax.tree_util import Partial
 from jaxtyping import Array, PRNGKeyArray
 
 from flowlib.bijections import AbstractBijection, Coupling, Gradient
-from flowlib.distributions import AbstractDistribution, Transformed
+from flowlib.distributions import AbstractDistribution
 from flowlib.flows._mixing import Mixing
-from flowlib.flows._tail import build_flow, checked_sizes, default_transformer, vector_dim
+from flowlib.flows._tail import Flow, build_flow, checked_sizes, default_transformer, vector_dim
 
 
 def coupling_flow(
@@ -29,7 +30,8 @@ def coupling_flow(
     embedding: Callable[[Array], Array] | None = None,
     raw_cond_shape: tuple[int, ...] | None = None,
     gradient: Gradient = "store",
-) -> Transformed:
+    support: Any = None,
+) -> Flow:
     """A coupling flow: each layer changes one half of the coordinates given the other (arXiv:1605.08803).
 
     Both directions are cheap: one network pass a layer for `log_prob` and for `sample`. `invert`
@@ -59,6 +61,9 @@ def coupling_flow(
             is trained with the flow. Defaults to None.
         raw_cond_shape: the shape of one raw condition, () for a label. Needed with `embedding`.
         gradient: what the gradient keeps of each layer, "store", "recompute" or "rebuild"; see `Scan`.
+        support: what values the columns can take, as `flowlib.distributions.with_support` takes it. The flow has no
+            density, and no draws, outside; for columns of whole numbers it is a `Dequantized`. Defaults to None, the
+            real line.
 
     Raises:
         ValueError: if a size is out of range, `mixing` is no name of one, `gradient` does not suit the layers or
@@ -86,6 +91,7 @@ def coupling_flow(
         embedding=embedding,
         raw_cond_shape=raw_cond_shape,
         gradient=gradient,
+        support=support,
         mixing=mixing,
     )
 

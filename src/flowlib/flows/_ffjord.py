@@ -1,15 +1,15 @@
 """Continuous normalizing flows."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, PRNGKeyArray
 
 from flowlib.bijections import ContinuousFlow, Gradient
-from flowlib.distributions import AbstractDistribution, Transformed
-from flowlib.flows._tail import build_flow, checked_sizes, vector_dim
+from flowlib.distributions import AbstractDistribution
+from flowlib.flows._tail import Flow, build_flow, checked_sizes, vector_dim
 from flowlib.nn import TimeMLP
 
 
@@ -30,7 +30,8 @@ def ffjord(
     embedding: Callable[[Array], Array] | None = None,
     raw_cond_shape: tuple[int, ...] | None = None,
     gradient: Gradient = "store",
-) -> Transformed:
+    support: Any = None,
+) -> Flow:
     """FFJORD: events follow a differential equation whose right-hand side is a network (arXiv:1810.01367).
 
     Fit it by maximum likelihood as any flow, with `HutchinsonLoss` in many dimensions, or with `FlowMatchingLoss`,
@@ -55,6 +56,9 @@ def ffjord(
             is trained with the flow. Defaults to None.
         raw_cond_shape: the shape of one raw condition, () for a label. Needed with `embedding`.
         gradient: what the gradient keeps of each layer, "store" or "recompute"; see `Scan`.
+        support: what values the columns can take, as `flowlib.distributions.with_support` takes it. The flow has no
+            density, and no draws, outside; for columns of whole numbers it is a `Dequantized`. Defaults to None, the
+            real line.
 
     Raises:
         ValueError: if a size is out of range, an option is unknown or `base_dist` has no vectors as events.
@@ -75,6 +79,7 @@ def ffjord(
         embedding=embedding,
         raw_cond_shape=raw_cond_shape,
         gradient=gradient,
+        support=support,
         mixing=None,
     )
 

@@ -7,13 +7,14 @@ from jaxtyping import PRNGKeyArray
 
 from flowlib.bijections import Chain, HeavyTails
 from flowlib.distributions import AbstractDistribution, Transformed
+from flowlib.distributions._with_support import in_units
 from flowlib.flows._neural_spline import SplineOptions, neural_spline_flow
-from flowlib.flows._tail import vector_dim
+from flowlib.flows._tail import Flow, on_support, vector_dim, without_units
 
 
 def heavy_tailed_flow(
     key: PRNGKeyArray, *, base_dist: AbstractDistribution, weight: float = 0.1, **options: Unpack[SplineOptions]
-) -> Transformed:
+) -> Flow:
     """A neural spline flow whose two tails in each coordinate are trained: P(|x_i| > r) falls like r^(-1/weight).
 
     No flow of Lipschitz layers on a normal base has heavier tails than normal ones. Here a last layer,
@@ -35,5 +36,6 @@ def heavy_tailed_flow(
         Hickling and Prangle 2024, Flexible tails for normalizing flows (arXiv:2406.16971).
     """
     weights = jnp.full(vector_dim(base_dist), weight)
-    flow = neural_spline_flow(key, base_dist=base_dist, **options)
-    return Transformed(base_dist, Chain([flow.bijection, HeavyTails(weights, weights)]).merge_chains())
+    flow = neural_spline_flow(key, base_dist=base_dist, **{**options, "support": None})
+    chain = Chain([without_units(flow), HeavyTails(weights, weights)]).merge_chains()
+    return on_support(Transformed(base_dist, in_units(chain)), options.get("support"))

@@ -14,11 +14,11 @@ from flowlib._run_once import run_once
 from flowlib.bijections import (
     AbstractBijection,
     ActNorm,
+    Affine,
     Chain,
     EmbedCondition,
     Gradient,
     ImageCoupling,
-    InDataUnits,
     Invert,
     InvertibleConv1x1,
     Logit,
@@ -27,6 +27,7 @@ from flowlib.bijections import (
     multiscale_shapes,
 )
 from flowlib.distributions import Dequantized, StandardNormal, Transformed
+from flowlib.distributions._with_support import in_units
 from flowlib.flows._mixing import product_of
 from flowlib.flows._tail import default_transformer
 from flowlib.nn import LabelEmbedding
@@ -70,15 +71,17 @@ def build_image_flow(
     seen = cond_dim if num_classes is None else _EMBEDDED
     key, label_key, noise_key = jr.split(check_key(key), 3)
     bijection = _make_levels(key, make_level, shape, n_levels, seen)
+    to_data = None
     if n_values is not None and preprocess == "logit":
-        bijection = Chain([Logit(shape, interval=(0.0, float(n_values)), alpha=_ALPHA), *bijection])
+        to_data = Invert(Logit(shape, interval=(0.0, float(n_values)), alpha=_ALPHA))
+    elif n_values is not None:
+        to_data = Affine(jnp.full(shape, n_values / 2), jnp.full(shape, float(n_values)))
     bijection = Invert(bijection)
     if num_classes is not None:
         bijection = EmbedCondition(bijection, LabelEmbedding(label_key, num_classes, _EMBEDDED), ())
-    if n_values is not None and preprocess == "scale":
-        # As units, so that a fit does not standardise every pixel by itself.
-        bijection = InDataUnits(bijection, n_values / 2, n_values)
-    flow = Transformed(StandardNormal(shape), bijection)
+    # Whole-numbered pixels have the unit of their range: a fit does not standardise every one by itself.
+    units = in_units(bijection, to_data=to_data, columns=n_values is None)
+    flow = Transformed(StandardNormal(shape), units)
     if n_values is None:
         return flow
     values = Integers(0, n_values - 1)

@@ -1,14 +1,16 @@
 """Inverse autoregressive flows."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 from jaxtyping import Array, PRNGKeyArray
 
 from flowlib.bijections import AbstractBijection, Gradient
-from flowlib.distributions import AbstractDistribution, Transformed
+from flowlib.distributions import AbstractDistribution
 from flowlib.flows._masked_autoregressive import masked_autoregressive_flow
 from flowlib.flows._mixing import Mixing
+from flowlib.flows._tail import Flow
 
 
 def inverse_autoregressive_flow(
@@ -26,7 +28,8 @@ def inverse_autoregressive_flow(
     embedding: Callable[[Array], Array] | None = None,
     raw_cond_shape: tuple[int, ...] | None = None,
     gradient: Gradient = "store",
-) -> Transformed:
+    support: Any = None,
+) -> Flow:
     """An inverse autoregressive flow: x_i = t(z_i; parameters made from the z_j before i), layer after layer.
 
     `sample` and `sample_and_log_prob` cost one network pass a layer, and `log_prob` the arithmetic of a pass in dim
@@ -53,6 +56,9 @@ def inverse_autoregressive_flow(
             is trained with the flow. Defaults to None.
         raw_cond_shape: the shape of one raw condition, () for a label. Needed with `embedding`.
         gradient: what the gradient keeps of each layer, "store" or "recompute"; see `Scan`.
+        support: what values the columns can take, as `flowlib.distributions.with_support` takes it. The flow has no
+            density, and no draws, outside; for columns of whole numbers it is a `Dequantized`. Defaults to None, the
+            real line.
 
     Raises:
         ValueError: if a size is out of range, `mixing` is no name of one, `gradient` does not suit the layers or
@@ -77,4 +83,5 @@ def inverse_autoregressive_flow(
         embedding=embedding,
         raw_cond_shape=raw_cond_shape,
         gradient=gradient,
+        support=support,
     )

@@ -6,10 +6,10 @@ from typing import Any, Literal, TypedDict, get_args
 from jaxtyping import Array
 
 from flowlib.bijections import Gradient
-from flowlib.distributions import Transformed
 from flowlib.flows._coupling import coupling_flow
 from flowlib.flows._masked_autoregressive import masked_autoregressive_flow
 from flowlib.flows._mixing import Mixing
+from flowlib.flows._tail import Flow
 
 Kind = Literal["coupling", "autoregressive"]
 
@@ -27,6 +27,7 @@ class LayerOptions(TypedDict, total=False):
     embedding: Callable[[Array], Array] | None
     raw_cond_shape: tuple[int, ...] | None
     gradient: Gradient
+    support: Any
 
 
 def check_kind(kind: Kind) -> Kind:
@@ -40,6 +41,6 @@ def check_kind(kind: Kind) -> Kind:
     return kind
 
 
-def flow_of_kind(kind: Kind, *args: Any, **options: Any) -> Transformed:
+def flow_of_kind(kind: Kind, *args: Any, **options: Any) -> Flow:
     """A coupling or a masked autoregressive flow."""
     return (coupling_flow if check_kind(kind) == "coupling" else masked_autoregressive_flow)(*args, **options)

@@ -5,9 +5,9 @@ from typing import Unpack
 from jaxtyping import PRNGKeyArray
 
 from flowlib.bijections import Chain, LogisticMixture
-from flowlib.distributions import AbstractDistribution, Transformed
+from flowlib.distributions import AbstractDistribution
 from flowlib.flows._kind import Kind, LayerOptions, flow_of_kind
-from flowlib.flows._tail import default_transformer
+from flowlib.flows._tail import Flow, default_transformer
 
 
 def logistic_mixture_flow(
@@ -17,7 +17,7 @@ def logistic_mixture_flow(
     kind: Kind = "coupling",
     components: int = 8,
     **options: Unpack[LayerOptions],
-) -> Transformed:
+) -> Flow:
     """A logistic mixture flow: each coordinate goes through a mixture's distribution function and a logit.
 
     An affine map follows. This is the coupling layer of Flow++, for vectors; for images see `flow_plus_plus`. A

@@ -1,15 +1,16 @@
 """Masked autoregressive flows, and inverse autoregressive ones."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 from jax.tree_util import Partial
 from jaxtyping import Array, PRNGKeyArray
 
 from flowlib.bijections import AbstractBijection, Gradient, MaskedAutoregressive
-from flowlib.distributions import AbstractDistribution, Transformed
+from flowlib.distributions import AbstractDistribution
 from flowlib.flows._mixing import Mixing
-from flowlib.flows._tail import build_flow, checked_sizes, default_transformer, vector_dim
+from flowlib.flows._tail import Flow, build_flow, checked_sizes, default_transformer, vector_dim
 
 
 def masked_autoregressive_flow(
@@ -27,7 +28,8 @@ def masked_autoregressive_flow(
     embedding: Callable[[Array], Array] | None = None,
     raw_cond_shape: tuple[int, ...] | None = None,
     gradient: Gradient = "store",
-) -> Transformed:
+    support: Any = None,
+) -> Flow:
     """A masked autoregressive flow: each coordinate is transformed given those before it (arXiv:1705.07057).
 
     One direction costs one network pass a layer, and the other the arithmetic of a pass in dim
@@ -52,6 +54,9 @@ def masked_autoregressive_flow(
             is trained with the flow. Defaults to None.
         raw_cond_shape: the shape of one raw condition, () for a label. Needed with `embedding`.
         gradient: what the gradient keeps of each layer, "store" or "recompute"; see `Scan`.
+        support: what values the columns can take, as `flowlib.distributions.with_support` takes it. The flow has no
+            density, and no draws, outside; for columns of whole numbers it is a `Dequantized`. Defaults to None, the
+            real line.
 
     Raises:
         ValueError: if a size is out of range, `mixing` is no name of one, `gradient` does not suit the layers or
@@ -78,5 +83,6 @@ def masked_autoregressive_flow(
         embedding=embedding,
         raw_cond_shape=raw_cond_shape,
         gradient=gradient,
+        support=support,
         mixing=mixing,
     )

@@ -5,8 +5,9 @@ from typing import Unpack
 from jaxtyping import PRNGKeyArray
 
 from flowlib.bijections import MonotoneNetwork
-from flowlib.distributions import AbstractDistribution, Transformed
+from flowlib.distributions import AbstractDistribution
 from flowlib.flows._kind import Kind, LayerOptions, flow_of_kind
+from flowlib.flows._tail import Flow
 
 
 def neural_autoregressive_flow(
@@ -17,7 +18,7 @@ def neural_autoregressive_flow(
     units: int = 8,
     depth: int = 2,
     **options: Unpack[LayerOptions],
-) -> Transformed:
+) -> Flow:
     """A neural autoregressive flow: each coordinate goes through a monotone network whose weights a network makes.
 
     The monotone networks are sigmoidal, as the paper's DSF (one hidden layer) and DDSF (more). One direction is a pass

@@ -8,12 +8,12 @@ from jax.tree_util import Partial
 from jaxtyping import Array, PRNGKeyArray
 
 from flowlib.bijections import CubicSpline, Gradient, LinearSpline, QuadraticSpline, RationalQuadraticSpline
-from flowlib.distributions import AbstractDistribution, Transformed
+from flowlib.distributions import AbstractDistribution
 from flowlib.flows._coupling import coupling_flow
 from flowlib.flows._kind import Kind, LayerOptions, check_kind
 from flowlib.flows._masked_autoregressive import masked_autoregressive_flow
 from flowlib.flows._mixing import Mixing
-from flowlib.flows._tail import checked_sizes
+from flowlib.flows._tail import Flow, checked_sizes
 from flowlib.nn import ResidualMLP
 
 Spline = Literal["rational_quadratic", "cubic", "quadratic", "linear"]
@@ -52,7 +52,8 @@ def neural_spline_flow(
     embedding: Callable[[Array], Array] | None = None,
     raw_cond_shape: tuple[int, ...] | None = None,
     gradient: Gradient = "store",
-) -> Transformed:
+    support: Any = None,
+) -> Flow:
     """A neural spline flow: each step is a trained matrix and a layer of splines made by a network.
 
     With kind="coupling", (C) in the paper, one half of the coordinates goes through splines made from the other, and
@@ -88,6 +89,9 @@ def neural_spline_flow(
         raw_cond_shape: the shape of one raw condition, () for a label. Needed with `embedding`.
         gradient: what the gradient keeps of each layer, "store", "recompute" or, with kind="coupling", "rebuild"; see
             `Scan`.
+        support: what values the columns can take, as `flowlib.distributions.with_support` takes it. The flow has no
+            density, and no draws, outside; for columns of whole numbers it is a `Dequantized`. Defaults to None, the
+            real line.
 
     Raises:
         ValueError: if a size is out of range, `kind`, `spline` or `mixing` is no name of one, `gradient` does not suit
@@ -112,6 +116,7 @@ def neural_spline_flow(
         "embedding": embedding,
         "raw_cond_shape": raw_cond_shape,
         "gradient": gradient,
+        "support": support,
     }
     if kind == "autoregressive":
         return masked_autoregressive_flow(

@@ -1,6 +1,7 @@
 """NICE: additive couplings and one scaling."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +9,9 @@ from jax.tree_util import Partial
 from jaxtyping import Array, PRNGKeyArray
 
 from flowlib.bijections import Coupling, Gradient, Loc, Scale
-from flowlib.distributions import AbstractDistribution, Transformed
+from flowlib.distributions import AbstractDistribution
 from flowlib.flows._mixing import Mixing
-from flowlib.flows._tail import build_flow, checked_sizes, vector_dim
+from flowlib.flows._tail import Flow, build_flow, checked_sizes, vector_dim
 
 
 def nice(
@@ -27,7 +28,8 @@ def nice(
     embedding: Callable[[Array], Array] | None = None,
     raw_cond_shape: tuple[int, ...] | None = None,
     gradient: Gradient = "store",
-) -> Transformed:
+    support: Any = None,
+) -> Flow:
     """NICE: z = s h with s > 0 for each coordinate, h = x after additive couplings y_B = x_B + m(x_A).
 
     A coupling preserves volume, so that s alone changes densities: log |det dz/dx| = sum log s. Both directions cost
@@ -52,6 +54,9 @@ def nice(
             is trained with the flow. Defaults to None.
         raw_cond_shape: the shape of one raw condition, () for a label. Needed with `embedding`.
         gradient: what the gradient keeps of each layer, "store", "recompute" or "rebuild"; see `Scan`.
+        support: what values the columns can take, as `flowlib.distributions.with_support` takes it. The flow has no
+            density, and no draws, outside; for columns of whole numbers it is a `Dequantized`. Defaults to None, the
+            real line.
 
     Raises:
         ValueError: if a size is out of range, `mixing` is no name of one, `gradient` does not suit the layers or
@@ -81,6 +86,7 @@ def nice(
         embedding=embedding,
         raw_cond_shape=raw_cond_shape,
         gradient=gradient,
+        support=support,
         mixing=mixing,
         last=Scale(jnp.ones(dim)),
     )

@@ -7,8 +7,8 @@ from jax.tree_util import Partial
 from jaxtyping import Array, PRNGKeyArray
 
 from flowlib.bijections import Gradient, Planar
-from flowlib.distributions import AbstractDistribution, Transformed
-from flowlib.flows._tail import build_flow, checked_sizes, vector_dim
+from flowlib.distributions import AbstractDistribution
+from flowlib.flows._tail import Flow, build_flow, checked_sizes, vector_dim
 
 
 def planar_flow(
@@ -22,8 +22,9 @@ def planar_flow(
     embedding: Callable[[Array], Array] | None = None,
     raw_cond_shape: tuple[int, ...] | None = None,
     gradient: Gradient = "store",
+    support: Any = None,
     **mlp_kwargs: Any,
-) -> Transformed:
+) -> Flow:
     """A planar flow: each layer adds one unit, tanh or leaky ReLU, to the identity (arXiv:1505.05770).
 
     Every direction is O(dim) a layer; with tanh (the default) one of them solves a scalar
@@ -42,6 +43,9 @@ def planar_flow(
         raw_cond_shape: the shape of one raw condition, () for a label. Needed with `embedding`.
         gradient: what the gradient keeps of each layer, "store", "recompute" or, with a `negative_slope`,
             "rebuild"; see `Scan`.
+        support: what values the columns can take, as `flowlib.distributions.with_support` takes it. The flow has no
+            density, and no draws, outside; for columns of whole numbers it is a `Dequantized`. Defaults to None, the
+            real line.
         **mlp_kwargs: `width_size`, `depth` and `activation` of the networks that make the parameters
             from the condition; ignored without one. Default to 50, 1 and `jax.nn.relu`.
 
@@ -64,4 +68,5 @@ def planar_flow(
         embedding=embedding,
         raw_cond_shape=raw_cond_shape,
         gradient=gradient,
+        support=support,
     )

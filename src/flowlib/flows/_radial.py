@@ -7,8 +7,8 @@ from jax.tree_util import Partial
 from jaxtyping import Array, PRNGKeyArray
 
 from flowlib.bijections import Gradient, Radial
-from flowlib.distributions import AbstractDistribution, Transformed
-from flowlib.flows._tail import build_flow, checked_sizes, vector_dim
+from flowlib.distributions import AbstractDistribution
+from flowlib.flows._tail import Flow, build_flow, checked_sizes, vector_dim
 
 
 def radial_flow(
@@ -21,8 +21,9 @@ def radial_flow(
     embedding: Callable[[Array], Array] | None = None,
     raw_cond_shape: tuple[int, ...] | None = None,
     gradient: Gradient = "store",
+    support: Any = None,
     **mlp_kwargs: Any,
-) -> Transformed:
+) -> Flow:
     """A radial flow: each layer draws space to a point, or pushes it away (arXiv:1505.05770).
 
     Both directions are O(dim) a layer and analytic. Starts as the identity.
@@ -37,6 +38,9 @@ def radial_flow(
             is trained with the flow. Defaults to None.
         raw_cond_shape: the shape of one raw condition, () for a label. Needed with `embedding`.
         gradient: what the gradient keeps of each layer, "store", "recompute" or "rebuild"; see `Scan`.
+        support: what values the columns can take, as `flowlib.distributions.with_support` takes it. The flow has no
+            density, and no draws, outside; for columns of whole numbers it is a `Dequantized`. Defaults to None, the
+            real line.
         **mlp_kwargs: `width_size`, `depth` and `activation` of the networks that make the parameters
             from the condition; ignored without one. Default to 50, 1 and `jax.nn.relu`.
 
@@ -57,4 +61,5 @@ def radial_flow(
         embedding=embedding,
         raw_cond_shape=raw_cond_shape,
         gradient=gradient,
+        support=support,
     )

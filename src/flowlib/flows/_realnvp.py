@@ -1,16 +1,17 @@
 """RealNVP for vectors."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 from jax.tree_util import Partial
 from jaxtyping import Array, PRNGKeyArray
 
 from flowlib.bijections import AbstractBijection, ActNorm, Chain, Gradient, TanhAffine
-from flowlib.distributions import AbstractDistribution, Transformed
+from flowlib.distributions import AbstractDistribution
 from flowlib.flows._coupling import with_conditioner
 from flowlib.flows._mixing import Mixing
-from flowlib.flows._tail import build_flow, checked_sizes, vector_dim
+from flowlib.flows._tail import Flow, build_flow, checked_sizes, vector_dim
 from flowlib.nn import ResidualMLP
 
 
@@ -29,7 +30,8 @@ def realnvp(
     embedding: Callable[[Array], Array] | None = None,
     raw_cond_shape: tuple[int, ...] | None = None,
     gradient: Gradient = "store",
-) -> Transformed:
+    support: Any = None,
+) -> Flow:
     """RealNVP: couplings y_B = (x_B + m(x_A)) exp(s(x_A)) with s = b tanh(...), b > 0 trained for each coordinate.
 
     Both directions cost one network pass a layer. The halves A and B change places from layer to layer; in an odd
@@ -56,6 +58,9 @@ def realnvp(
             is trained with the flow. Defaults to None.
         raw_cond_shape: the shape of one raw condition, () for a label. Needed with `embedding`.
         gradient: what the gradient keeps of each layer, "store", "recompute" or "rebuild"; see `Scan`.
+        support: what values the columns can take, as `flowlib.distributions.with_support` takes it. The flow has no
+            density, and no draws, outside; for columns of whole numbers it is a `Dequantized`. Defaults to None, the
+            real line.
 
     Raises:
         ValueError: if a size is out of range, `mixing` is no name of one, `gradient` does not suit the layers or
@@ -85,6 +90,7 @@ def realnvp(
         embedding=embedding,
         raw_cond_shape=raw_cond_shape,
         gradient=gradient,
+        support=support,
         mixing=mixing,
     )
 

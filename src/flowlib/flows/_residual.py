@@ -1,13 +1,14 @@
 """Residual flows."""
 
 from collections.abc import Callable
+from typing import Any
 
 from jax.tree_util import Partial
 from jaxtyping import Array, PRNGKeyArray
 
 from flowlib.bijections import Gradient, Residual
-from flowlib.distributions import AbstractDistribution, Transformed
-from flowlib.flows._tail import build_flow, checked_sizes, vector_dim
+from flowlib.distributions import AbstractDistribution
+from flowlib.flows._tail import Flow, build_flow, checked_sizes, vector_dim
 
 
 def residual_flow(
@@ -23,7 +24,8 @@ def residual_flow(
     embedding: Callable[[Array], Array] | None = None,
     raw_cond_shape: tuple[int, ...] | None = None,
     gradient: Gradient = "store",
-) -> Transformed:
+    support: Any = None,
+) -> Flow:
     """A residual flow: each layer adds to the identity a network whose slopes are below 1 (arXiv:1906.02735).
 
     Every layer changes all coordinates at once. One direction is a network pass a layer; the other iterates some tens
@@ -44,6 +46,9 @@ def residual_flow(
             is trained with the flow. Defaults to None.
         raw_cond_shape: the shape of one raw condition, () for a label. Needed with `embedding`.
         gradient: what the gradient keeps of each layer, "store" or "recompute"; see `Scan`.
+        support: what values the columns can take, as `flowlib.distributions.with_support` takes it. The flow has no
+            density, and no draws, outside; for columns of whole numbers it is a `Dequantized`. Defaults to None, the
+            real line.
 
     Raises:
         ValueError: if a size or the bound is out of range, `gradient` does not suit the layers or `base_dist` has no
@@ -63,5 +68,6 @@ def residual_flow(
         embedding=embedding,
         raw_cond_shape=raw_cond_shape,
         gradient=gradient,
+        support=support,
         mixing="reverse",
     )

@@ -5,9 +5,11 @@ from typing import Unpack
 from jaxtyping import PRNGKeyArray
 
 from flowlib._arrays import check_count
-from flowlib.bijections import InDataUnits, StickBreaking
+from flowlib.bijections import StickBreaking
 from flowlib.distributions import StandardNormal, Transformed
+from flowlib.distributions._with_support import in_units
 from flowlib.flows._neural_spline import SplineOptions, neural_spline_flow
+from flowlib.flows._tail import refuse_support, without_units
 
 
 def simplex_flow(key: PRNGKeyArray, *, dim: int, **options: Unpack[SplineOptions]) -> Transformed:
@@ -26,6 +28,7 @@ def simplex_flow(key: PRNGKeyArray, *, dim: int, **options: Unpack[SplineOptions
         ValueError: if there are fewer parts, or an option is out of range.
         TypeError: if `key` is of the wrong type.
     """
+    refuse_support(options, "simplex_flow")
     base = StandardNormal((check_count(dim, "dim", 2) - 1,))
     flow = neural_spline_flow(key, base_dist=base, **options)
-    return Transformed(base, InDataUnits(flow.bijection, to_data=StickBreaking(dim)))
+    return Transformed(base, in_units(without_units(flow), to_data=StickBreaking(dim)))

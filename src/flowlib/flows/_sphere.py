@@ -7,7 +7,9 @@ from jaxtyping import PRNGKeyArray
 from flowlib._arrays import check_count
 from flowlib.bijections import Chain, Invert, Stereographic
 from flowlib.distributions import Transformed, UniformSphere
+from flowlib.distributions._with_support import in_units
 from flowlib.flows._neural_spline import SplineOptions, neural_spline_flow
+from flowlib.flows._tail import refuse_support, without_units
 
 
 def sphere_flow(key: PRNGKeyArray, *, dim: int, **options: Unpack[SplineOptions]) -> Transformed:
@@ -31,8 +33,11 @@ def sphere_flow(key: PRNGKeyArray, *, dim: int, **options: Unpack[SplineOptions]
     References:
         Gemici, Rezende and Mohamed 2016, Normalizing flows on Riemannian manifolds (arXiv:1611.02304).
     """
+    refuse_support(options, "sphere_flow")
     n = check_count(dim, "dim", 2) - 1
     base, project = UniformSphere(n + 1), Stereographic(n)
     in_the_plane = Transformed(base, Invert(project))
     flow = neural_spline_flow(key, base_dist=in_the_plane, **{"interval": 5.0, **options})
-    return Transformed(base, Chain([Invert(project), flow.bijection, project]).merge_chains())
+    chain = Chain([Invert(project), without_units(flow)]).merge_chains()
+    # A fit sets the units of conditions alone: points in the plane stay about its middle.
+    return Transformed(base, in_units(chain, to_data=project, columns=False))

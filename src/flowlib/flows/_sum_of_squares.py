@@ -5,8 +5,9 @@ from typing import Unpack
 from jaxtyping import PRNGKeyArray
 
 from flowlib.bijections import SumOfSquares
-from flowlib.distributions import AbstractDistribution, Transformed
+from flowlib.distributions import AbstractDistribution
 from flowlib.flows._kind import Kind, LayerOptions, flow_of_kind
+from flowlib.flows._tail import Flow
 
 
 def sum_of_squares_flow(
@@ -17,7 +18,7 @@ def sum_of_squares_flow(
     polynomials: int = 3,
     degree: int = 4,
     **options: Unpack[LayerOptions],
-) -> Transformed:
+) -> Flow:
     """A sum-of-squares flow: each coordinate goes through the integral of a sum of squared polynomials.
 
     Every increasing polynomial is such an integral, here on (-3, 3); outside it goes on in straight lines. A network

@@ -7,8 +7,8 @@ from jax.tree_util import Partial
 from jaxtyping import Array, PRNGKeyArray
 
 from flowlib.bijections import Gradient, Sylvester, SylvesterKind
-from flowlib.distributions import AbstractDistribution, Transformed
-from flowlib.flows._tail import build_flow, checked_sizes, vector_dim
+from flowlib.distributions import AbstractDistribution
+from flowlib.flows._tail import Flow, build_flow, checked_sizes, vector_dim
 
 
 def sylvester_flow(
@@ -24,8 +24,9 @@ def sylvester_flow(
     embedding: Callable[[Array], Array] | None = None,
     raw_cond_shape: tuple[int, ...] | None = None,
     gradient: Gradient = "store",
+    support: Any = None,
     **mlp_kwargs: Any,
-) -> Transformed:
+) -> Flow:
     """A Sylvester flow: each layer adds up to as many tanh units as dimensions to the identity (arXiv:1803.05649).
 
     Every direction is O(dim units) a layer; one of them solves as many scalar equations numerically, one after the
@@ -45,6 +46,9 @@ def sylvester_flow(
             is trained with the flow. Defaults to None.
         raw_cond_shape: the shape of one raw condition, () for a label. Needed with `embedding`.
         gradient: what the gradient keeps of each layer, "store" or "recompute"; see `Scan`.
+        support: what values the columns can take, as `flowlib.distributions.with_support` takes it. The flow has no
+            density, and no draws, outside; for columns of whole numbers it is a `Dequantized`. Defaults to None, the
+            real line.
         **mlp_kwargs: `width_size`, `depth` and `activation` of the networks that make the parameters
             from the condition; ignored without one. Default to 50, 1 and `jax.nn.relu`.
 
@@ -67,5 +71,6 @@ def sylvester_flow(
         embedding=embedding,
         raw_cond_shape=raw_cond_shape,
         gradient=gradient,
+        support=support,
         mixing="reverse",
     )

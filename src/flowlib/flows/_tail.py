@@ -1,6 +1,7 @@
 """What all premade flows share: stack the layers, mix between them, invert, embed, wrap."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
@@ -14,10 +15,17 @@ from paramax import Parameterize
 from flowlib._arrays import check_count, check_key
 from flowlib._module import peel
 from flowlib._run_once import run_once
-from flowlib.bijections import AbstractBijection, Affine, Chain, EmbedCondition, Gradient, Invert, Scan
+from flowlib.bijections import AbstractBijection, Affine, Chain, EmbedCondition, Gradient, InDataUnits, Invert, Scan
 from flowlib.constraints import bounded_scale
-from flowlib.distributions import AbstractDistribution, Transformed
+from flowlib.distributions import AbstractDistribution, Dequantized, Transformed, with_support
+from flowlib.distributions._with_support import in_units
 from flowlib.flows._mixing import Groups, Mixing, add_mixing, check_mixing, undo_mixing
+
+# What a constructor returns: a `Dequantized` only where `support` has columns of whole numbers, which types cannot say.
+if TYPE_CHECKING:
+    Flow = Transformed
+else:
+    Flow = Transformed | Dequantized
 
 
 def vector_dim(base_dist: AbstractDistribution) -> int:
@@ -64,8 +72,9 @@ def build_flow(
     gradient: Gradient,
     mixing: Mixing | Groups | None = "permutation",
     last: AbstractBijection | None = None,
-) -> Transformed:
-    """Stack `flow_layers` layers with what mixes the coordinates between them, and wrap them into a distribution.
+    support: Any = None,
+) -> Flow:
+    """Stack `flow_layers` layers with what mixes the coordinates between them, in units that a first fit sets.
 
     At the end all of the mixing is undone, so that identity layers make an identity flow; `last` comes after that.
     Layers that mix by themselves have None as `mixing`.
@@ -83,7 +92,24 @@ def build_flow(
     bijection = Invert(bijection) if invert else bijection
     if embedding is not None and raw_cond_shape is not None:
         bijection = EmbedCondition(bijection, embedding, raw_cond_shape)
-    return Transformed(base_dist, bijection)
+    return on_support(Transformed(base_dist, in_units(bijection)), support)
+
+
+def on_support(flow: Transformed, support: Any) -> Any:
+    """The flow on a support, the real line if it is None."""
+    return flow if support is None else with_support(flow, support)
+
+
+def without_units(flow: Transformed) -> AbstractBijection:
+    """The bijection of a flow that was just built, out of its units."""
+    assert isinstance(flow.bijection, InDataUnits)
+    return flow.bijection.bijection
+
+
+def refuse_support(options: Any, name: str) -> None:
+    """Raise a TypeError where a flow onto a set of its own is given another support."""
+    if options.get("support") is not None:
+        raise TypeError(f"{name} has a support of its own: leave support= out.")
 
 
 @run_once

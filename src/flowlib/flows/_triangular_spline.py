@@ -1,6 +1,7 @@
 """Triangular spline flows."""
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -20,8 +21,8 @@ from flowlib.bijections import (
     Vmap,
 )
 from flowlib.constraints import inverse_softplus, normalised_lower_triangular
-from flowlib.distributions import AbstractDistribution, Transformed
-from flowlib.flows._tail import build_flow, checked_sizes, vector_dim
+from flowlib.distributions import AbstractDistribution
+from flowlib.flows._tail import Flow, build_flow, checked_sizes, vector_dim
 
 
 def triangular_spline_flow(
@@ -37,7 +38,8 @@ def triangular_spline_flow(
     embedding: Callable[[Array], Array] | None = None,
     raw_cond_shape: tuple[int, ...] | None = None,
     gradient: Gradient = "store",
-) -> Transformed:
+    support: Any = None,
+) -> Flow:
     """A triangular spline flow: splines for each coordinate, mixed by triangular affine maps.
 
     A layer is a rational-quadratic spline on tanh-squashed coordinates, undone after it, then a
@@ -60,6 +62,9 @@ def triangular_spline_flow(
             is trained with the flow. Defaults to None.
         raw_cond_shape: the shape of one raw condition, () for a label. Needed with `embedding`.
         gradient: what the gradient keeps of each layer, "store", "recompute" or "rebuild"; see `Scan`.
+        support: what values the columns can take, as `flowlib.distributions.with_support` takes it. The flow has no
+            density, and no draws, outside; for columns of whole numbers it is a `Dequantized`. Defaults to None, the
+            real line.
 
     Raises:
         ValueError: if a size is out of range, `gradient` does not suit the layers or `base_dist` has no vectors
@@ -80,6 +85,7 @@ def triangular_spline_flow(
         embedding=embedding,
         raw_cond_shape=raw_cond_shape,
         gradient=gradient,
+        support=support,
     )
 
 

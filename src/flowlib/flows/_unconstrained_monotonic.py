@@ -5,8 +5,9 @@ from typing import Unpack
 from jaxtyping import PRNGKeyArray
 
 from flowlib.bijections import MonotoneIntegral
-from flowlib.distributions import AbstractDistribution, Transformed
+from flowlib.distributions import AbstractDistribution
 from flowlib.flows._kind import Kind, LayerOptions, flow_of_kind
+from flowlib.flows._tail import Flow
 
 
 def unconstrained_monotonic_flow(
@@ -17,7 +18,7 @@ def unconstrained_monotonic_flow(
     units: int = 16,
     nodes: int = 32,
     **options: Unpack[LayerOptions],
-) -> Transformed:
+) -> Flow:
     """An unconstrained monotonic flow: each coordinate goes through the integral of a positive network of it.
 
     The integral is a Gauss-Legendre quadrature on (-5, 5), with straight lines outside; the integration constant and

@@ -1,150 +1,124 @@
-"""Data in the user's units: what a flow that works on standardised values learns of them before a fit.
+"""Data in the user's units: what a fit fills into the units of a flow before it begins.
 
 All of it is NumPy on the host, with sums in float64: nothing is compiled anew for other data.
 """
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from flowlib._arrays import float_dtype, promoted
-from flowlib._box import as_box, as_cells, to_reals
+from flowlib._box import to_reals
 from flowlib._module import peel
-from flowlib.bijections import (
-    BernsteinPolynomial,
-    Chain,
-    CubicSpline,
-    HeavyTails,
-    InDataUnits,
-    LinearSpline,
-    MonotoneIntegral,
-    QuadraticSpline,
-    RationalQuadraticSpline,
-    Sandwich,
-    SumOfSquares,
-    ToSupport,
-    asks_for_data,
-)
-from flowlib.distributions import AbstractTransformed, Dequantized, Transformed, init_from_data
+from flowlib.bijections import InDataUnits, asks_for_data, backward_batch
+from flowlib.distributions import Dequantized, init_from_data, with_support
+from flowlib.distributions._with_support import are_new, box_of, is_real, replaced, units_of
 from flowlib.support import Box, Real
-from flowlib.train._data_checks import listed, numbers_in, portions, position
-from flowlib.train._moments import as_float64, condition_units, moments
-from flowlib.train._new_units import is_new, set_units
+from flowlib.train._data_checks import listed
+from flowlib.train._moments import as_float64, moments
+from flowlib.train._support_checks import check_inside
+from flowlib.train._unit_checks import remark_kept_units, remark_raw_numbers
 from flowlib.train._whole_numbers import check_whole, in_cells, middles
 
+Standardise = bool | Literal["again"]
 # Rows from which normalisations are set.
 _FIRST = 1000
-# Maps of an interval that go on outside in straight lines. So do rational-quadratic splines, unless they are circular.
-_STRAIGHT_OUTSIDE = (LinearSpline, QuadraticSpline, CubicSpline, BernsteinPolynomial, SumOfSquares, MonotoneIntegral)
 
 
-def in_data_units(dist: Any, arrays: tuple[Any, ...], weights: Any = None, *, standardise: bool, support: Any) -> Any:
-    """The distribution with an `InDataUnits` of the location and scale of these data around its bijection.
+class UnitValues(NamedTuple):
+    """What a fit puts into the units of a flow; None for what stays.
 
-    Only a `Transformed` whose support is the real line is changed: the parameters of other distributions mean
-    something in the units of the data already. One that has units, from a fit before, keeps them; a premade flow onto
-    another set is built with units that a first fit sets. Location and
-    scale are the weighted mean and population standard deviation, of the unconstrained values (logarithms, logits)
-    where there is a `support`; the scale of a constant column is 1. Integer conditions are labels, and stay.
-    What a flow sets from data by itself (`init_from_data`) is set anew where it gets units.
-    Where columns of the support are of whole numbers, the result is `Dequantized`; a flow inside such a distribution
-    gets the units of data somewhere in their cells.
+    The fields but the last are the arrays of `InDataUnits`, and the `cut` of its `ToSupport`; `first` are the rows that
+    the normalisations of a flow are set from, if it has any.
+    """
+
+    location: np.ndarray | None = None
+    log_scale: np.ndarray | None = None
+    cut: np.ndarray | None = None
+    cond_location: np.ndarray | None = None
+    cond_log_scale: np.ndarray | None = None
+    first: tuple[np.ndarray, ...] | None = None
+
+
+class Filler(NamedTuple):
+    """Puts a distribution on a support, and values into its units: of one like that for which they were found.
+
+    Also of one of many that are stacked, under `eqx.filter_vmap`.
+    """
+
+    support: Any
+    values: UnitValues
+
+    def __call__(self, dist: Any) -> Any:
+        """The distribution in the units of the data."""
+        dist = dist if self.support is None else with_support(dist, self.support)
+        *values, first = self.values
+        known = {name: jnp.asarray(a) for name, a in zip(self.values._fields, values, strict=False) if a is not None}
+        dist = replaced(dist, known)
+        return dist if first is None else init_from_data(dist, *first)
+
+
+def in_data_units(
+    dist: Any, arrays: tuple[Any, ...], weights: Any = None, *, standardise: Standardise, support: Any
+) -> Any:
+    """The distribution with location and scale of these data in its units; see `unit_filler`."""
+    return unit_filler(dist, arrays, weights, standardise=standardise, support=support)(dist)
+
+
+def unit_filler(
+    dist: Any, arrays: tuple[Any, ...], weights: Any = None, *, standardise: Standardise, support: Any
+) -> Filler:
+    """What puts `dist`, or one like it, into the units of these data: the tree stays the same, its units get values.
+
+    Units that are new get location and scale of the rows, units that a fit has set stay, and a warning tells of
+    columns that they do not suit. A distribution without units is left alone, since its parameters mean something in
+    the units of the data. Location and scale are the weighted mean and population standard deviation, of the
+    unconstrained values (logarithms, logits) where there is a support; the scale of a constant column is 1. Where x
+    gets units, what a flow sets from data by itself (`init_from_data`) is set too. A flow inside a `Dequantized` gets
+    the units of data somewhere in their cells.
 
     Args:
         dist: any tree.
         arrays: `(x,)` or `(x, condition)`, rows on the first axis.
         weights: None, or one for each row. Rows of weight 0 have no part in location and scale, but must be valid.
-        standardise: whether to use location and scale; else 0 and 1.
-        support: None for the real line, or what `ToSupport` takes. Values on a circle count modulo its length,
+        standardise: whether to set new units; "again" sets those of an earlier fit too.
+        support: None, or what `with_support` takes, which it is short for. Values on a circle count modulo its length,
             and it is cut in the widest gap between them; `wrap_circular` brings the data themselves into range.
 
     Raises:
-        ValueError: if a row of x is not in the support, the support is not that of the units that `dist` has, or no
-            weight is positive.
+        ValueError: if a row of x is not in the support, `dist` is on another support, or no weight is positive.
         TypeError: if there is a support and `dist` cannot take one, or the support is none.
     """
-    if isinstance(dist, Dequantized):
-        return _dequantized_in_units(dist, arrays, weights, standardise, support)
-    units = _units_of(dist)
-    if units is not None:
-        box = _box_of(units)
-        if support is not None:
-            box_given, whole = as_cells(support, units.out_shape)
-            _check_same((box_given, whole), (box, (False,)))
-        if box is not None:
-            _check_inside(box, arrays[0], _dtype_of(dist))
-        elif standardise and is_new(dist.bijection) and np.shape(arrays[0])[1:] == dist.shape:
-            wrapped = set_units(units, arrays, weights, _dtype_of(dist))
-            return _initialised(eqx.tree_at(lambda dist: dist.bijection, dist, wrapped), arrays, weights)
-        return dist
-    if not (isinstance(dist, Transformed) and isinstance(dist.support, Real)):
-        if support is not None:
-            kind = f" of {dist.support.kind} support" if isinstance(dist, Transformed) else ""
-            raise TypeError(
-                f"support expected a Transformed over the real line to fit, got {type(dist).__name__}{kind}."
-            )
-        return dist
-    box, whole = as_cells("real" if support is None else support, dist.shape)
-    if np.shape(arrays[0])[1:] != dist.shape:
-        # Arrays of a loss of the user's own need not be events.
-        if support is not None:
-            raise ValueError(f"support expected rows of x of shape {dist.shape}, got {np.shape(arrays[0])[1:]}.")
-        return dist
-    if any(whole):
-        dequantized = Dequantized(dist, columns=None if all(whole) else whole)
-        return _dequantized_in_units(dequantized, arrays, weights, standardise, support)
-    if _is_real(box) and not standardise:
-        return dist
-    wrapped = _wrapped(dist, box, arrays, weights, standardise)
-    return _initialised(eqx.tree_at(lambda dist: dist.bijection, dist, wrapped), arrays, weights)
-
-
-def _initialised(dist, arrays, weights):
-    """With the normalisations of the flow, if it has any, set from the first rows, as they are in the new units."""
-    if not asks_for_data(dist.bijection):
-        return dist
-    chosen = slice(_FIRST) if weights is None else np.flatnonzero(np.asarray(weights) > 0)[:_FIRST]
-    rows = [np.asarray(array)[chosen] for array in arrays[:2]]
-    return init_from_data(dist, *rows) if len(rows[0]) > 1 else dist
-
-
-def _dequantized_in_units(dist, arrays, weights, standardise, support):
-    box = None
+    shape = np.shape(arrays[0])[1:]
     if support is not None:
-        box, whole = as_cells(support, dist.shape)
-        if whole != dist.columns:
-            raise ValueError("support has other columns of whole numbers than the Dequantized distribution.")
-    if np.shape(arrays[0])[1:] != dist.shape:
-        return dist
-    check_support(dist, arrays[0])
-    inner, rest = dist.dist, arrays[1:]
-    if box is not None:
-        _check_inside(box, middles(dist, arrays[0]), _dtype_of(dist), whole=dist.support.mask)
-    in_units = in_data_units(inner, (in_cells(dist, arrays[0]), *rest), weights, standardise=standardise, support=box)
-    return eqx.tree_at(lambda dist: dist.dist, dist, in_units)
-
-
-def _wrapped(dist, box, arrays, weights, standardise):
-    dtype = _dtype_of(dist)
-    x = np.asarray(arrays[0])
+        dist = with_support(dist, support)
+        if shape != dist.shape:
+            raise ValueError(f"support expected rows of x of shape {dist.shape}, got {shape}.")
+    if not hasattr(dist, "shape") or shape != dist.shape:
+        # Arrays of a loss of the user's own need not be events.
+        return Filler(support, UnitValues())
     weights = None if weights is None else np.asarray(weights, np.float64)
     if weights is not None and not (weights > 0).any():
         raise ValueError("weights expected at least one positive weight, got none.")
-    to_data, cut = None, None
-    options: dict[str, Any] = {}
-    if not _is_real(box):
-        _check_inside(box, x, dtype)
-        cut = _widest_gaps(box, x, weights, dist.shape) if any(box.circular) else None
-        to_data = ToSupport(box, dist.shape, cut=None if cut is None else cut.astype(dtype))
+    check_support(dist, arrays[0])
+    units = units_of(dist)
+    if units is None:
+        if standardise:
+            remark_raw_numbers(dist, arrays, weights)
+        return Filler(support, UnitValues())
+    inner = dist
+    if isinstance(dist, Dequantized):
+        arrays, inner = (in_cells(dist, arrays[0]), *arrays[1:]), dist.dist
+    values = _cut(units, arrays[0], weights, standardise, dtype_of(inner))
     if standardise:
-        location, scale = moments(x, weights, dtype, _Reals(box, cut))
-        options = {"location": location, "scale": scale, **condition_units(dist.bijection, arrays, weights, dtype)}
-    else:
-        options = {"location": np.zeros((), dtype), "scale": np.ones((), dtype)}
-    return InDataUnits(dist.bijection, to_data=to_data, **options)
+        again = standardise == "again"
+        values = _x_values(values, inner, units, arrays, weights, again)
+        values = _condition_values(values, units, arrays, weights, again)
+    return Filler(support, values)
 
 
 def check_support(dist: Any, x: Any, name: str = "x") -> None:
@@ -153,17 +127,16 @@ def check_support(dist: Any, x: Any, name: str = "x") -> None:
     if isinstance(dist, Dequantized):
         check_whole(dist, x, name)
         x, whole, dist = middles(dist, x), dist.support.mask, dist.dist
-    units = _units_of(dist)
-    box = None if units is None else _box_of(units)
+    units = units_of(dist)
+    box = None if units is None else box_of(units)
     if box is not None:
-        _check_inside(box, x, _dtype_of(dist), name, whole)
+        check_inside(box, x, dtype_of(dist), name, whole)
 
 
 def wrap_circular(dist: Any, x: Any) -> Any:
     """The rows of x with circular columns of the units of `dist` brought into range; x itself if all of them are."""
-    dist = dist.dist if isinstance(dist, Dequantized) else dist
-    units = _units_of(dist)
-    box = None if units is None else _box_of(units)
+    units = units_of(dist)
+    box = None if units is None else box_of(units)
     if box is None or not any(box.circular):
         return x
     lower, upper, circular = box.columns(np.float64)
@@ -181,89 +154,12 @@ def wrap_circular(dist: Any, x: Any) -> Any:
     return values if isinstance(x, np.ndarray) else jnp.asarray(values)
 
 
-class OutsideSplines(NamedTuple):
-    """How many of the rows leave the widest interval of a flow's splines and the like, which is (lower, upper)."""
-
-    rows_outside: int
-    total: int
-    bound: tuple[float, float]
-
-
-def outside_splines(dist: Any, x: Any) -> OutsideSplines | None:
-    """Count the rows of x with a standardised value outside the interval of the splines; None for a flow without such.
-
-    Polynomials and integrals on an interval count as splines. Of several the widest counts. Those in a `Sandwich` see
-    other coordinates, and do not count, nor do circular ones. A last `HeavyTails` widens the interval. None too where
-    the units have a `to_data` of another kind than `ToSupport`.
-    """
-    if isinstance(dist, Dequantized):
-        return outside_splines(dist.dist, middles(dist, x))
-    node = peel(dist)
-    if not isinstance(node, AbstractTransformed):
-        return None
-    intervals = list(_spline_intervals(node.bijection))
-    if not intervals:
-        return None
-    unconstrain, location, scale = as_float64, np.zeros(()), np.ones(())
-    units = _units_of(dist)
-    if units is not None:
-        box = _box_of(units)
-        if box is None:
-            return None
-        cut = peel(units.to_data).cut if any(box.circular) else None
-        unconstrain = _Reals(box, None if cut is None else np.asarray(peel(cut), np.float64))
-        location, scale = (np.asarray(peel(a), np.float64) for a in (units.location, units.log_scale))
-        scale = np.exp(scale)
-    bound = max(intervals, key=_width)
-    lower, upper = bound
-    last = _last(node.bijection if units is None else units.bijection)
-    if isinstance(last, HeavyTails):
-        # What is far out for the data can be well inside for the splines.
-        lower, upper = (np.asarray(last.transform(np.full(last.shape, end))) for end in bound)
-    outside, x = 0, np.asarray(x)
-    for portion in portions(x):
-        z = (unconstrain(x[portion]) - location) / scale
-        outside += int(((z < lower) | (z > upper)).reshape(len(z), -1).any(axis=1).sum())
-    return OutsideSplines(outside, len(x), bound)
-
-
-def _units_of(dist: Any) -> InDataUnits | None:
-    node = peel(dist)
-    if not isinstance(node, AbstractTransformed):
-        return None
-    bijection = _last(node.bijection)
-    return bijection if isinstance(bijection, InDataUnits) else None
-
-
-def _last(bijection: Any) -> Any:
-    """The last part of a bijection that may be a chain of chains."""
-    bijection = peel(bijection)
-    return _last(bijection[-1]) if isinstance(bijection, Chain) else bijection
-
-
-def _box_of(units: InDataUnits) -> Box | None:
-    """The support of the units, or None if it is not known by columns."""
-    to_data = peel(units.to_data)
-    if to_data is None:
-        return as_box("real", units.out_shape)
-    return to_data.box if isinstance(to_data, ToSupport) else None
-
-
-def _is_real(box: Box) -> bool:
-    return bool(np.isinf([*box.lower, *box.upper]).all())
-
-
-def _check_same(new: Any, old: Any) -> None:
-    if new != old:
-        raise ValueError("support differs from that of an earlier fit, which the distribution keeps: build it anew.")
-
-
-def _dtype_of(dist: Any) -> np.dtype:
-    # Half precision would round the data; densities are computed in float32 in any case.
+def dtype_of(dist: Any) -> np.dtype:
+    """The dtype of the units of a distribution: half precision would round the data."""
     return np.dtype(promoted(float_dtype(dist), jnp.float32))
 
 
-class _Reals(NamedTuple):
+class Reals(NamedTuple):
     """The unconstrained values of data."""
 
     box: Box
@@ -271,7 +167,90 @@ class _Reals(NamedTuple):
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
         values = as_float64(values)
-        return values if _is_real(self.box) else to_reals(self.box, values, self.cut, np)[0]
+        return values if is_real(self.box) else to_reals(self.box, values, self.cut, np)[0]
+
+
+def unconstrained(
+    units: InDataUnits, x: Any, dtype: np.dtype, cut: np.ndarray | None = None
+) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+    """An array, and a function of a portion of its rows: the real numbers that `units.to_data` maps onto rows of x.
+
+    Circles are cut at `cut`, by default where the units have it.
+
+    Raises:
+        ValueError: if a row of x is not what `to_data` can make.
+    """
+    x, box = np.asarray(x), box_of(units)
+    if box is not None:
+        if cut is None and any(box.circular):
+            cut = np.asarray(peel(peel(units.to_data).cut))
+        return x, Reals(box, None if cut is None else cut.astype(np.float64))
+    to_data = units.to_data
+    values, valid = _real_values(to_data, jnp.asarray(x.astype(dtype)))
+    outside = ~np.asarray(valid)
+    if outside.any():
+        rows = np.flatnonzero(outside)
+        raise ValueError(
+            f"x expected rows of {peel(to_data).codomain.kind} support, got {x[rows[0]].tolist()} at row "
+            f"{rows[0]} (counted from zero); {len(rows)} of {len(x)} rows are outside, {listed(rows.tolist(), 'row')}."
+        )
+    return np.asarray(values), as_float64
+
+
+def _cut(units, x, weights, standardise, dtype):
+    """Where circles are cut, if units are to be set: in the widest gaps between the values."""
+    box = box_of(units)
+    if box is None or not any(box.circular):
+        return UnitValues()
+    lower, _, circular = box.columns(np.float64)
+    cut = np.asarray(peel(peel(units.to_data).cut))
+    untouched = (cut == np.where(circular, lower, 0).astype(cut.dtype)).all()
+    if standardise != "again" and not (untouched and are_new(units.location, units.log_scale)):
+        return UnitValues()
+    return UnitValues(cut=_widest_gaps(box, np.asarray(x), weights, units.out_shape).astype(dtype))
+
+
+def _x_values(values, dist, units, arrays, weights, again):
+    """With location and scale of x, if it has a say in them and they are to be set."""
+    dtype = dtype_of(dist)
+    chosen = True if units.columns is None else units.columns
+    if not np.any(chosen) or not (chosen is not True or isinstance(peel(dist.base_dist).support, Real)):
+        return values
+    x, unconstrain = unconstrained(units, arrays[0], dtype, values.cut)
+    location, scale = moments(x, weights, dtype, unconstrain)
+    chosen = np.broadcast_to(np.asarray(chosen), location.shape)
+    fresh = are_new(units.location, units.log_scale)
+    if not fresh and not again:
+        remark_kept_units("x", (units.location, units.log_scale), (location, scale), x, chosen)
+        return values
+    location, log_scale = np.where(chosen, location, 0), np.where(chosen, np.log(scale), 0)
+    values = values._replace(location=location.astype(dtype), log_scale=log_scale.astype(dtype))
+    return values._replace(first=_first(arrays, weights)) if fresh and asks_for_data(dist.bijection) else values
+
+
+def _condition_values(values, units, arrays, weights, again):
+    """With location and scale of the conditions, if there are any that are no labels and they are to be set."""
+    condition = arrays[1] if len(arrays) > 1 else None
+    if condition is None or units.cond_location is None or np.shape(condition)[1:] != units.cond_shape:
+        return values
+    floats = jnp.issubdtype(condition.dtype, jnp.floating)
+    if units.labels and not floats:
+        return values
+    dtype = np.dtype(promoted(peel(units.cond_location).dtype, jnp.float32))
+    location, scale = moments(np.asarray(condition), weights, dtype)
+    if not again and not are_new(units.cond_location, units.cond_log_scale):
+        remark_kept_units(
+            "condition", (units.cond_location, units.cond_log_scale), (location, scale), np.asarray(condition)
+        )
+        return values
+    return values._replace(cond_location=location, cond_log_scale=np.log(scale).astype(dtype))
+
+
+def _first(arrays, weights):
+    """The rows that normalisations are set from, as they are in the new units; None where there are too few."""
+    chosen = slice(_FIRST) if weights is None else np.flatnonzero(weights > 0)[:_FIRST]
+    rows = tuple(np.asarray(array)[chosen] for array in arrays[:2])
+    return rows if len(rows[0]) > 1 else None
 
 
 def _widest_gaps(box: Box, x: np.ndarray, weights: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
@@ -290,66 +269,7 @@ def _widest_gaps(box: Box, x: np.ndarray, weights: np.ndarray | None, shape: tup
     return cut.reshape(shape)
 
 
-def _check_inside(box: Box, x: Any, dtype: np.dtype, name: str = "x", whole: np.ndarray | None = None) -> None:
-    """Raise a ValueError that names the first column with values outside the box; on circles all are inside.
-
-    Of the `whole` columns, x has the middles of the cells of whole numbers.
-    """
-    if _is_real(box):
-        return
-    x = np.asarray(x)
-    least, greatest = box.extremes(dtype)
-    lower, upper, circular = box.columns(dtype)
-    free = np.finfo(dtype).max
-    ends = np.where(circular, -free, least), np.where(circular, free, greatest)
-    least, greatest = (np.broadcast_to(end, x.shape[1:]).ravel() for end in ends)
-
-    def outside(columns, j):
-        with np.errstate(over="ignore"):
-            values = columns.astype(dtype)
-        return ~((values >= least[j]) & (values <= greatest[j]))
-
-    flat = x.reshape(len(x), -1)
-    bad = np.zeros(flat.shape[1], bool)
-    for portion in portions(flat):
-        bad |= outside(flat[portion], slice(None)).any(axis=0)
-    if not bad.any():
-        return
-    j = int(bad.argmax())
-    rows = np.flatnonzero(outside(flat[:, j], j))
-    low, high = (float(np.broadcast_to(end, x.shape[1:]).ravel()[j]) for end in (lower, upper))
-    value, wanted = float(flat[rows[0], j].astype(dtype)), numbers_in(low, high)
-    if whole is not None and np.broadcast_to(whole, x.shape[1:]).ravel()[j]:
-        value, wanted = value - 0.5, f"whole {numbers_in(low, high - 1, 'from', 'to')}"
-    column = f"column {position(j, x.shape[1:])}" if x.ndim > 1 else ""
-    within, at = (f" in {column}", f", {column}") if column else ("", "")
-    # Subnormal numbers count as 0.
-    at_end = value in (low, high) or low < value < high
-    hint = " The ends have no density: add a little noise, or choose wider ends." if at_end else ""
-    raise ValueError(
-        f"{name} expected {wanted}{within}, got {value:.7g} at row {rows[0]}{at} "
-        f"(counted from zero); {len(rows)} of {len(x)} rows are outside, {listed(rows.tolist(), 'row')}.{hint}"
-    )
-
-
-def _spline_intervals(node: Any) -> Iterator[tuple[float, float]]:
-    """The intervals of all splines in a tree, those in static fields too: a coupling keeps its transformer there."""
-    if isinstance(node, RationalQuadraticSpline):
-        if node.edges != "circular":
-            yield node.interval
-        return
-    if isinstance(node, _STRAIGHT_OUTSIDE):
-        yield node.interval
-        return
-    if isinstance(node, Sandwich):
-        return
-    if isinstance(node, eqx.Module):
-        children = vars(node).values()
-    else:
-        children = node if isinstance(node, tuple | list) else node.values() if isinstance(node, dict) else ()
-    for child in children:
-        yield from _spline_intervals(child)
-
-
-def _width(interval: tuple[float, float]) -> float:
-    return interval[1] - interval[0]
+@eqx.filter_jit
+def _real_values(to_data: Any, x: Array) -> tuple[Array, Array]:
+    values, log_det = backward_batch(to_data, x)
+    return values, log_det.valid & jnp.isfinite(values).reshape(len(x), -1).all(axis=1)

@@ -19,7 +19,7 @@ from flowlib._run_once import run_once
 from flowlib._warn import warn_user
 from flowlib.distributions import AbstractDistribution, VmapMixture
 from flowlib.errors import NonFiniteWarning
-from flowlib.train._data_units import in_data_units
+from flowlib.train._data_units import Standardise, unit_filler
 from flowlib.train._epochs import MAX_EPOCHS, EpochProblem, run_ensemble
 from flowlib.train._fit_rows import begin, check_parts, rows_in_units
 from flowlib.train._history import EnsembleHistory, EpochHistory
@@ -49,7 +49,7 @@ def fit_ensemble_to_data(
     weights: ArrayLike | None = None,
     val_data: Any = None,
     val_weights: ArrayLike | None = None,
-    standardise: bool = True,
+    standardise: Standardise = True,
     support: Any = None,
     ema: float | None = None,
     callbacks: Callback | Sequence[Callback] = (),
@@ -111,11 +111,10 @@ def fit_ensemble_to_data(
     if not isinstance(one, AbstractDistribution):
         raise TypeError(f"make_dist expected to give a distribution for a key, got {type(one).__name__}.")
     loss_fn = MaximumLikelihoodLoss()
-    in_units = partial(in_data_units, standardise=standardise, support=support)
-    given = Given(one, data, loss_fn, in_units, batch_size, weights, val_data, val_weights, val_prop)
-    rows, _, arrays = rows_in_units(given)
-    units = partial(in_units, arrays=rows.given, weights=rows.given_weights)
-    params, static = trainable_half(eqx.filter_vmap(units)(_stack(make_dist, make_key, members)))
+    units = partial(unit_filler, standardise=standardise, support=support)
+    given = Given(one, data, loss_fn, units, batch_size, weights, val_data, val_weights, val_prop)
+    rows, fill, _, arrays = rows_in_units(given)
+    params, static = trainable_half(eqx.filter_vmap(fill)(_stack(make_dist, make_key, members)))
     row_weights = None if rows.weights is None else jnp.asarray(rows.weights.astype(default_float()))
     sizes = len(arrays[0]), rows.n_given, rows.n_val
     state, train_rows, val_rows, row_weights = _begin_all(

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
 from flowlib._arrays import check_count, check_key
-from flowlib.train._data_units import in_data_units
+from flowlib.train._data_units import Standardise, unit_filler
 from flowlib.train._history import EpochHistory
 from flowlib.train._loop import Callback
 from flowlib.train._losses import MaximumLikelihoodLoss
@@ -42,7 +42,7 @@ def fit_to_data(
     weights: ArrayLike | None = None,
     val_data: Any = None,
     val_weights: ArrayLike | None = None,
-    standardise: bool = True,
+    standardise: Standardise = True,
     support: Any = None,
     max_patience_steps: float = math.inf,
     min_improvement: float = 0.0,
@@ -96,14 +96,15 @@ def fit_to_data(
             standardisation are weighted too.
         val_data: rows of your own for validation, of the form of `data`, in place of `val_prop`.
         val_weights: their sample weights.
-        standardise: put the location and scale of the rows, and of float conditions, into the returned flow, where they
-            are not trained, so that the rest of it sees data of mean 0 and standard deviation 1. `log_prob` and
-            `sample` stay in the units of the data. Of a `Transformed` over the real line; other
-            distributions are left alone, and one that has been through such a fit keeps the units it has.
-        support: what values the columns of x can take, one for all or a list of one a column: `"real"`, `"positive"`,
-            `(low, high)`, `"circular"` or what else `flowlib.bijections.ToSupport` takes, and `"integer"` or
-            `flowlib.support.Integers(low, high)`. The flow then has no density, and no samples, outside; with columns
-            of integers it comes back as `Dequantized`.
+        standardise: fill location and scale of the rows, and of conditions that are no labels, into the units of the
+            flow, where they are not trained, so that the rest of it sees data of mean 0 and standard deviation 1.
+            `log_prob` and `sample` stay in the units of the data. Every premade flow has units, and
+            `flowlib.distributions.with_support` gives them to others; a distribution without is fitted as it is. Units
+            that an earlier fit has set stay, with a warning if they do not suit the rows; "again" sets them anew.
+        support: short for fitting `with_support(dist, support)`: what values the columns of x can take, one for all or
+            a list of one a column: `"real"`, `"positive"`, `(low, high)`, `"circular"` or what else
+            `flowlib.bijections.ToSupport` takes, and `"integer"` or `flowlib.support.Integers(low, high)`. The flow
+            then has no density, and no samples, outside; with columns of integers it comes back as `Dequantized`.
         max_patience_steps: stop at the end of an epoch when the loss has not improved for more steps than this.
         min_improvement: by how much a loss must improve to count for patience. The best parameters are those of the
             lowest loss all the same.
@@ -165,7 +166,7 @@ def fit_to_data(
         dist,
         data,
         MaximumLikelihoodLoss() if loss_fn is None else loss_fn,
-        partial(in_data_units, standardise=standardise, support=support),
+        partial(unit_filler, standardise=standardise, support=support),
         batch_size,
         weights,
         val_data,

@@ -12,7 +12,7 @@ from jaxtyping import Array, PRNGKeyArray
 from flowlib._arrays import default_float
 from flowlib._run_once import run_once
 from flowlib.train._data import array_name, mean_weight, split_rows
-from flowlib.train._data_units import check_support, wrap_circular
+from flowlib.train._data_units import Filler, check_support, wrap_circular
 from flowlib.train._epochs import MAX_EPOCHS, EpochProblem, run_epochs
 from flowlib.train._losses import AbstractRowLoss
 from flowlib.train._mesh import Layout
@@ -29,7 +29,7 @@ def prepare_rows(key: PRNGKeyArray, given: Given, descent: Descent, layout: Layo
     if given.steps_per_epoch is not None:
         raise ValueError("steps_per_epoch belongs to streams of batches: leave it out for arrays.")
     loss_fn, batch_size = given.loss_fn, given.batch_size
-    rows, dist, arrays = rows_in_units(given)
+    rows, _, dist, arrays = rows_in_units(given)
     params, static = trainable_half(dist)
     row_weights = None if rows.weights is None else jnp.asarray(rows.weights.astype(default_float()))
     sizes = len(rows.arrays[0]), rows.n_given, rows.n_val
@@ -66,17 +66,18 @@ def prepare_rows(key: PRNGKeyArray, given: Given, descent: Descent, layout: Layo
     return FitPlan(static, state, rows.n_val > 0, settings, dispatch, MAX_EPOCHS, sample, steps)
 
 
-def rows_in_units(given: Given) -> tuple[Rows, Any, tuple[Array, ...]]:
-    """The rows, the distribution in their units, and the arrays to train on; warns of what often is a mistake."""
+def rows_in_units(given: Given) -> tuple[Rows, Filler, Any, tuple[Array, ...]]:
+    """The rows, what fills units, the distribution in theirs, the arrays to train on; warns of likely mistakes."""
     rows = gather_rows(given)
-    dist = given.units(given.dist, rows.given, rows.given_weights)
+    fill = given.units(given.dist, rows.given, rows.given_weights)
+    dist = fill(given.dist)
     arrays = (wrap_circular(dist, rows.arrays[0]), *rows.arrays[1:])
     if len(arrays[0]) > rows.n_given:
         # In NumPy, which compiles nothing.
         check_support(dist, np.asarray(arrays[0])[rows.n_given :], "val_data x")
     if isinstance(given.loss_fn, AbstractRowLoss):
         remark(dist, rows.given)
-    return rows, dist, arrays
+    return rows, fill, dist, arrays
 
 
 def check_parts(rows: Rows, *parts: Array) -> None:

@@ -77,7 +77,7 @@ def prepare_stream(key: PRNGKeyArray, given: Given, descent: Descent, layout: La
     if isinstance(loss_fn, AbstractRowLoss):
         loss_fn.check(dist, *first)
     # `prepare` sees it from here on.
-    dist = given.units(dist, first, first_weights)
+    dist = given.units(dist, first, first_weights)(dist)
     if isinstance(loss_fn, AbstractRowLoss):
         remark(dist, first)
     params, static = trainable_half(dist)

@@ -1,12 +1,9 @@
 """Location and scale of each column of data, in NumPy with sums in float64."""
 
 from collections.abc import Callable
-from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
-from flowlib._module import peel
 from flowlib.train._data_checks import portions
 
 
@@ -52,16 +49,3 @@ def moments(
     info = np.finfo(dtype)
     varies = (scale >= info.tiny) & (scale > info.eps * abs(location))
     return np.asarray(location, dtype), np.asarray(np.where(varies, scale, 1), dtype)
-
-
-def condition_units(
-    bijection: Any, arrays: tuple[Any, ...], weights: np.ndarray | None, dtype: np.dtype
-) -> dict[str, np.ndarray]:
-    """Location and scale of the conditions in `arrays` by name, if the bijection takes such and they are no labels."""
-    condition = arrays[1] if len(arrays) > 1 else None
-    if condition is None or peel(bijection).cond_shape != np.shape(condition)[1:]:
-        return {}
-    if not jnp.issubdtype(condition.dtype, jnp.floating):
-        return {}
-    location, scale = moments(np.asarray(condition), weights, dtype)
-    return {"cond_location": location, "cond_scale": scale}

@@ -12,7 +12,7 @@ from flowlib.train._state import TrainState
 class Given(NamedTuple):
     """The arguments of a fit that are about its distribution and data, as the user gave them.
 
-    `units(dist, arrays, weights)` gives the distribution in the units of the data.
+    `units(dist, arrays, weights)` gives the function that fills the units of the distribution.
     """
 
     dist: Any

@@ -6,7 +6,7 @@ from flowlib._warn import warn_user
 from flowlib.distributions import AbstractSampler, Dequantized
 from flowlib.errors import DataWarning
 from flowlib.train._data_checks import check_columns
-from flowlib.train._data_units import outside_splines
+from flowlib.train._outside_splines import outside_splines
 
 # Of normal data about one row in a thousand is outside in a few columns, which is no mistake.
 _TOLERATED = 0.01
