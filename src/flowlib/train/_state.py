@@ -118,7 +118,8 @@ def initial_state(
     params = _copied(params)
 
     def count(value=0):
-        return jnp.full((), value, jnp.int32)
+        # An enum would be of a weak type in newer versions of JAX, and that compiles the loop twice.
+        return jnp.full((), int(value), jnp.int32)
 
     return TrainState(
         params=params,
