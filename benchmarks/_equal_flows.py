@@ -166,7 +166,7 @@ def _nflows(flow, same_layer, rng, rows):
     theirs = CompositeTransform([same(part) for part in parts])
     x = 2 * rng.normal(size=(rows, DIM))
     log_prob = on_rows(Flow(theirs, Normal([DIM])).log_prob)
-    return Pair(flow.bijection.bijection, on_rows(theirs.forward), x, flow=flow, log_prob=log_prob)
+    return Pair(flow.units.bijection.bijection, on_rows(theirs.forward), x, flow=flow, log_prob=log_prob)
 
 
 def pair(to_noise: Chain, theirs, log_prob, rng, rows) -> Pair:

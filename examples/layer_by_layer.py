@@ -28,7 +28,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from flowlib.bijections import AbstractBijection, Chain, Coupling, Invert, LeakyRelu, TanhAffine
-from flowlib.distributions import StandardNormal, Transformed
+from flowlib.distributions import StandardNormal, Transformed, with_support
 from flowlib.plot import animate_layers, plot_density, plot_layers, plot_losses, plot_warped_grid
 from flowlib.train import fit_to_data
 
@@ -61,7 +61,7 @@ def make_flow(key: jax.Array, rectifiers: str, slope: float) -> Transformed:
         if ("z" if i == 3 else "b") in places:
             layers.append(LeakyRelu(slope, (2,)))
     # A `Transformed` goes from the base to the data.
-    return Transformed(StandardNormal((2,)), Invert(Chain(layers)))
+    return with_support(Transformed(StandardNormal((2,)), Invert(Chain(layers))))
 
 
 def inner(layer: AbstractBijection) -> AbstractBijection:

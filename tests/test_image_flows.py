@@ -63,7 +63,7 @@ def test_probabilities_of_all_images_sum_to_one(name):
     given = disturbed(make(name, shape=(1, 2, 2), n_values=2, preprocess="logit"))
     flow = Dequantized(given.dist, noise=given.noise)
     images = np.array(list(itertools.product(range(-1, 3), repeat=4)), float).reshape(-1, 1, 2, 2)
-    log_prob = flow.lower_bound(jr.key(0), images, num_samples=400)
+    log_prob = flow.lower_bound(jr.key(0), images, num_samples=1600)
     assert abs(np.exp(np.asarray(log_prob, np.float64)).sum() - 1) < 0.03
     draws = np.asarray(flow.sample(jr.key(1), 500))
     assert (draws == np.floor(draws)).all()

@@ -44,7 +44,7 @@ from flowlib.bijections import (
     multiscale_shapes,
 )
 from flowlib.constraints import positive
-from flowlib.distributions import Dequantized, Normal, StandardNormal, Transformed, init_from_data
+from flowlib.distributions import Dequantized, Normal, StandardNormal, Transformed, init_from_data, with_support
 from flowlib.parameters import freeze
 from flowlib.train import fit_to_data
 from parts import shift
@@ -561,7 +561,7 @@ def test_bad_arguments_are_one_line_errors(make, kind, message, unchecked_annota
 def test_fit_sets_normalisations_in_the_units_that_it_puts_in():
     x = 1e4 + 50 * np.random.default_rng(3).standard_normal((400, 2))
     flow = Transformed(StandardNormal((2,)), Invert(Chain([ActNorm((2,)), Affine(np.zeros(2), np.full(2, 1.0))])))
-    for given in (flow, init_from_data(flow, x)):
+    for given in (with_support(flow), with_support(init_from_data(flow, x))):
         fitted, losses = fit_to_data(jr.key(0), given, x, max_epochs=1, learning_rate=1e-5, show_progress=False)
         # The entropy of two normal columns of standard deviation 50.
         assert abs(losses["train"][0] - (math.log(2 * math.pi * math.e) + 2 * math.log(50))) < 0.1

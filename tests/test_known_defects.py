@@ -239,7 +239,7 @@ def test_normalised_rows_are_finite_where_the_rows_are_nearly_zero():
     flow = triangular_spline_flow(KEY, base_dist=StandardNormal((2,)), flow_layers=1)
 
     def raw(flow):
-        return flow.bijection.bijection[0].bijection[1].triangular.args[0]
+        return flow.bijection.bijection.bijection[0].bijection[1].triangular.args[0]
 
     sunk = eqx.tree_at(raw, flow, -300 * jnp.eye(2)[None])
     value, gradient = eqx.filter_value_and_grad(lambda flow: flow.log_prob(jnp.ones(2)))(sunk)

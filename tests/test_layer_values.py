@@ -47,14 +47,17 @@ def in_units(**options):
     """As after a fit of raw data: scaled, on the ranges of the columns."""
     flow = coupling(**options)
     units = InDataUnits(
-        flow.bijection, jnp.array([3.0, -1.0]), jnp.array([2.0, 0.5]), to_data=ToSupport(["positive", (0.0, 2.0)], (2,))
+        flow.units.bijection,
+        jnp.array([3.0, -1.0]),
+        jnp.array([2.0, 0.5]),
+        to_data=ToSupport(["positive", (0.0, 2.0)], (2,)),
     )
     return Transformed(flow.base_dist, units)
 
 
 def with_conditions_in_units():
     flow = coupling(cond_dim=2)
-    units = InDataUnits(flow.bijection, cond_location=jnp.array([1.0, 2.0]), cond_scale=2.0)
+    units = InDataUnits(flow.units.bijection, cond_location=jnp.array([1.0, 2.0]), cond_scale=2.0)
     return Transformed(flow.base_dist, units)
 
 
@@ -157,11 +160,11 @@ def test_batches_broadcast_as_in_log_prob():
     flow = coupling(cond_dim=2)
     x, condition = jr.normal(jr.key(1), (5, 1, 2)), conditions(flow, 4)
     found = flow.layer_values(x, condition)
-    assert [value.shape for value in found.values] == [(5, 4, 2)] * 5
-    assert found.log_probs.shape == (5, 5, 4)
+    assert [value.shape for value in found.values] == [(5, 4, 2)] * 6
+    assert found.log_probs.shape == (6, 5, 4)
     close(found.log_probs[-1], flow.log_prob(x, condition))
     one = flow.layer_values(x[0, 0], condition[0])
-    assert (one.values[0].shape, one.log_probs.shape) == ((2,), (5,))
+    assert (one.values[0].shape, one.log_probs.shape) == ((2,), (6,))
     assert flow.sample_layer_values(jr.key(0), (), condition[0]).values[0].shape == (2,)
 
 
@@ -181,10 +184,10 @@ def test_wrong_arguments_are_those_of_log_prob_and_sample():
 @pytest.mark.parametrize(
     ("name", "layers"),
     [
-        ("splines", ["Coupling"] * 3 + ["Flip"]),
-        ("autoregressive", ["Permute", *["MaskedAutoregressive"] * 3]),
+        ("splines", ["Coupling"] * 3 + ["Flip", "InDataUnits"]),
+        ("autoregressive", ["Permute", *["MaskedAutoregressive"] * 3, "InDataUnits"]),
         ("units", ["Flip", *["Coupling"] * 3, "InDataUnits"]),
-        ("labels", ["Flip", *["Coupling"] * 3]),
+        ("labels", ["Flip", *["Coupling"] * 3, "InDataUnits"]),
         ("other shapes", ["Reshape", "Coupling", "Reshape"]),
     ],
 )

@@ -56,8 +56,9 @@ def noisy(tree, scale=0.3):
 def flow(cond_dim=None):
     """Two layers with permutations, and the units of the data."""
     made = coupling_flow(KEY, base_dist=StandardNormal((2,)), cond_dim=cond_dim, flow_layers=2, nn_width=4)
+    assert made.units is not None
     return Transformed(
-        made.base_dist, InDataUnits(noisy(made.bijection), jnp.array([2.0, -1.0]), jnp.array([1.5, 1.0]))
+        made.base_dist, InDataUnits(noisy(made.units.bijection), jnp.array([2.0, -1.0]), jnp.array([1.5, 1.0]))
     )
 
 

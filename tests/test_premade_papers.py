@@ -10,6 +10,7 @@ import pytest
 from flowlib import flows, init_from_data
 from flowlib.bijections import HouseholderProduct, InvertibleLinear, QRLinear, Rotation, SVDLinear
 from flowlib.distributions import StandardNormal
+from flowlib.parameters import partition_trainable
 
 KEY = jr.key(0)
 X64 = jax.config.jax_enable_x64  # pyright: ignore[reportAttributeAccessIssue]
@@ -17,13 +18,14 @@ SMALL = {"nn_width": 5, "nn_activation": jnp.tanh}
 
 
 def noisy(tree, scale=0.3, seed=1):
-    """Noise on every floating array."""
+    """Noise on every floating array that trains."""
     rng = np.random.default_rng(seed)
 
     def move(leaf):
         return leaf + jnp.asarray(scale * rng.standard_normal(leaf.shape), leaf.dtype)
 
-    return jax.tree.map(lambda leaf: move(leaf) if eqx.is_inexact_array(leaf) else leaf, tree)
+    params, static = partition_trainable(tree)
+    return eqx.combine(jax.tree.map(move, params), static)
 
 
 def normal(dim):
@@ -60,7 +62,7 @@ def test_mixing_lets_every_coordinate_depend_on_every_other(mixing, flow_layers)
 def test_a_matrix_beside_the_permutations_starts_as_the_identity_and_is_trained(mixing, kind, dim):
     """One stands before each layer, and one at the end."""
     flow = flows.coupling_flow(KEY, base_dist=normal(dim), mixing=mixing, flow_layers=3, **SMALL)
-    scan, *_, last = flow.bijection.bijection  # pyright: ignore
+    scan, *_, last = flow.bijection.bijection.bijection  # pyright: ignore
     assert type(scan.bijection[0]) is type(last) is kind
     x, weights = jr.normal(jr.key(1), (2, 7, dim))
     arrays, rest = eqx.partition(flow, eqx.is_inexact_array)
@@ -71,14 +73,14 @@ def test_a_matrix_beside_the_permutations_starts_as_the_identity_and_is_trained(
 
     grads, z = jax.grad(weighted, has_aux=True)(arrays)
     np.testing.assert_allclose(z, x, atol=1e-5)
-    scan, *_, last = grads.bijection.bijection
+    scan, *_, last = grads.bijection.bijection.bijection
     for part in (scan.bijection[0], last):
         assert all((np.abs(grad) > 1e-6).any() for grad in jax.tree.leaves(part))
 
 
 def test_linear_mixing_starts_with_another_rotation_in_each_layer():
     flow = flows.coupling_flow(KEY, base_dist=normal(3), mixing="linear", flow_layers=3, **SMALL)
-    scan = flow.bijection.bijection[0]  # pyright: ignore
+    scan = flow.bijection.bijection.bijection[0]  # pyright: ignore
     matrices = np.stack([layer[0].matrix for layer in scan])
     assert all(isinstance(layer[0], InvertibleLinear) for layer in scan)
     np.testing.assert_allclose(matrices @ matrices.transpose(0, 2, 1), np.broadcast_to(np.eye(3), (3, 3, 3)), atol=1e-5)
@@ -132,7 +134,7 @@ def test_an_inverse_autoregressive_flow_samples_without_a_loop_over_coordinates(
 @pytest.mark.parametrize("kind", ["coupling", "autoregressive"])
 def test_the_splines_of_a_neural_spline_flow_have_one_bin_more_than_knots(kind):
     flow = flows.neural_spline_flow(KEY, base_dist=normal(2), kind=kind, knots=7, flow_layers=1, **SMALL)
-    template = flow.bijection.bijection[0][0][1].transformers.templates[0]  # pyright: ignore
+    template = flow.bijection.bijection.bijection[0][0][1].transformers.templates[0]  # pyright: ignore
     assert template.skeleton.widths.shape == template.skeleton.heights.shape == (8,)
 
 

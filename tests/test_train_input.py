@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from flowlib._arrays import cast_floats
+from flowlib.distributions import with_support
 from flowlib.errors import NonFiniteDataError
 from flowlib.parameters import freeze
 from flowlib.train import fit_to_data
@@ -115,7 +116,7 @@ def test_all_forms_of_the_same_data_give_the_same_fit(key):
     # Whole numbers are the same in every dtype; a table with columns is one array, a list is a list of arrays.
     whole = np.round(10 * X)
     forms = [whole, whole.astype(np.float32), whole.astype(int), jnp.asarray(whole), Frame(whole), [whole], (whole,)]
-    fits = [fit_to_data(key, gaussian(), form, max_epochs=2, show_progress=False) for form in forms]
+    fits = [fit_to_data(key, with_support(gaussian()), form, max_epochs=2, show_progress=False) for form in forms]
     assert all(losses == fits[0][1] for _, losses in fits)
     dtype = jnp.result_type(float)
     assert all(leaf.dtype == dtype for flow, _ in fits for leaf in arrays_of(flow))

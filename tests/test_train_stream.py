@@ -18,7 +18,7 @@ import optax
 import pytest
 
 from flowlib.bijections import InDataUnits
-from flowlib.distributions import Uniform
+from flowlib.distributions import Uniform, with_support
 from flowlib.errors import NonFiniteDataError
 from flowlib.train import ContrastiveLoss, fit_to_data
 from flowlib.train._prefetch import prefetched
@@ -428,7 +428,14 @@ def test_location_and_scale_come_from_the_first_rows(key):
         return iter(batches)
 
     fitted, _ = fit_to_data(
-        key, gaussian(), data, loss_fn=seen, max_epochs=1, show_progress=False, learning_rate=0.0, return_best=False
+        key,
+        with_support(gaussian()),
+        data,
+        loss_fn=seen,
+        max_epochs=1,
+        show_progress=False,
+        learning_rate=0.0,
+        return_best=False,
     )
     jax.effects_barrier()
     peeked = x[:10_000]
@@ -522,10 +529,10 @@ def test_a_resumed_stream_equals_one_that_was_never_stopped(key, tmp_path, file)
 def test_units_of_a_resumed_stream_are_those_it_began_with(key, tmp_path):
     # An endless stream cannot give its first rows again.
     kwargs: dict[str, Any] = {"show_progress": False, "checkpoint": tmp_path, "steps_per_epoch": 4}
-    begun, _ = fit_to_data(key, gaussian(), endless(), max_epochs=2, **kwargs)
-    fitted, losses = fit_to_data(key, gaussian(), endless(X + 100), max_epochs=2, **kwargs)
+    begun, _ = fit_to_data(key, with_support(gaussian()), endless(), max_epochs=2, **kwargs)
+    fitted, losses = fit_to_data(key, with_support(gaussian()), endless(X + 100), max_epochs=2, **kwargs)
     assert eqx.tree_equal(begun, fitted)
-    fitted, losses = fit_to_data(key, gaussian(), endless(), max_epochs=4, **kwargs)
+    fitted, losses = fit_to_data(key, with_support(gaussian()), endless(), max_epochs=4, **kwargs)
     assert losses.report.epochs == 4
     np.testing.assert_array_equal(location_of(fitted), location_of(begun))
 

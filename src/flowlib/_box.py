@@ -54,6 +54,11 @@ def as_cells(support: Any, shape: tuple[int, ...]) -> tuple[Box, tuple[bool, ...
     return box, whole[:1] if len(set(whole)) == 1 else whole
 
 
+def is_real(box: Box | None) -> bool:
+    """Whether a support is the real line in every column."""
+    return box is not None and bool(np.isinf([*box.lower, *box.upper]).all())
+
+
 def as_support(box: Box) -> Support:
     """The simplest support that is the same set as the box."""
     if len(box.lower) != 1:

@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike
 
 from flowlib._arrays import check_positive, check_values, is_concrete, real_array
+from flowlib._box import as_box
 from flowlib._module import check_condition, peel
 from flowlib.bijections._bijection import (
     AbstractBijection,
@@ -18,9 +20,11 @@ from flowlib.bijections._bijection import (
     forward,
     forward_batch,
 )
+from flowlib.bijections._condition import EmbedCondition
+from flowlib.bijections._to_support import ToSupport
 from flowlib.constraints import Parameter
 from flowlib.parameters import freeze
-from flowlib.support import Real, Support, fits, image
+from flowlib.support import Box, Real, Support, fits, image
 
 
 class InDataUnits(AbstractBijection):
@@ -98,6 +102,37 @@ class InDataUnits(AbstractBijection):
             raise ValueError(f"InDataUnits expected columns of shape {inner.out_shape}, got {np.shape(columns)}.")
         self.columns = tuple(map(bool, columns)) if isinstance(columns, Sequence) else bool(columns)
         self.labels = bool(labels)
+
+    @classmethod
+    def unset(
+        cls,
+        bijection: AbstractBijection,
+        *,
+        to_data: AbstractBijection | None = None,
+        columns: Sequence[bool] | bool = True,
+    ) -> "InDataUnits":
+        """A bijection in units that a first fit sets, those of its conditions too; arguments as of the class."""
+        conditional = peel(bijection).cond_shape is not None
+        return cls(
+            bijection,
+            to_data=to_data,
+            columns=columns,
+            cond_location=0.0 if conditional else None,
+            labels=conditional and _embeds(bijection),
+        )
+
+    @property
+    def is_unset(self) -> bool:
+        """Whether locations are 0 and scales 1, as they are built; of values that are not known, yes."""
+        return _are_zero(self.location, self.log_scale)
+
+    @property
+    def box(self) -> Box | None:
+        """The support by columns; None where `to_data` is no `ToSupport`."""
+        to_data = peel(self.to_data)
+        if to_data is None:
+            return as_box("real", self.out_shape)
+        return to_data.box if isinstance(to_data, ToSupport) else None
 
     @property
     def out_shape(self) -> tuple[int, ...]:
@@ -182,6 +217,19 @@ class InDataUnits(AbstractBijection):
             return condition
         condition = condition.astype(self.cond_location.dtype)
         return (condition - self.cond_location) / jnp.exp(self.cond_log_scale)
+
+
+def _are_zero(*parts: Parameter) -> bool:
+    """Whether arrays, perhaps frozen, are all 0; of values that are not known, yes."""
+    arrays = [peel(part) for part in parts]
+    return not any(is_concrete(array) and np.asarray(array).any() for array in arrays)
+
+
+def _embeds(bijection: AbstractBijection) -> bool:
+    def is_embedding(node):
+        return isinstance(node, EmbedCondition)
+
+    return any(map(is_embedding, jax.tree.leaves(bijection, is_leaf=is_embedding)))
 
 
 def _frozen(value: ArrayLike, shape: tuple[int, ...], name: str) -> Parameter:

@@ -12,6 +12,7 @@ from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
 from flowlib._arrays import as_shape, check_count, check_positive, real_array
 from flowlib._module import peel
+from flowlib.bijections import InDataUnits
 from flowlib.distributions._batch_first import AbstractBatchDistribution
 from flowlib.distributions._columns import checked_columns, chosen
 from flowlib.distributions._distribution import (
@@ -100,6 +101,11 @@ class Dequantized(AbstractBatchDistribution, AbstractWrapper, AbstractMarginal):
     @property
     def support(self) -> Whole:
         return Whole(peel(self.dist).support, self.columns, self.values)
+
+    @property
+    def units(self) -> InDataUnits | None:
+        """The units of `dist`, which are those of numbers in the cells; None if it has none."""
+        return getattr(self.dist, "units", None)
 
     def __repr__(self) -> str:
         real = "" if all(self.columns) else f", columns={self.columns}"

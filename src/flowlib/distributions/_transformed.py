@@ -3,12 +3,14 @@
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, PRNGKeyArray
+from paramax import NonTrainable
 
 from flowlib._arrays import float_dtype
 from flowlib._module import check_condition, peel, unwrap_own
 from flowlib.bijections import (
     AbstractBijection,
     Chain,
+    InDataUnits,
     backward,
     backward_batch,
     describe,
@@ -63,6 +65,14 @@ class AbstractTransformed(AbstractDistribution):
     def layers(self) -> tuple[AbstractBijection, ...]:
         """The layers of the bijection from the base to the data, of which it is the chain."""
         return layers_of(self.bijection)
+
+    @property
+    def units(self) -> InDataUnits | None:
+        """The units of the data, which a fit sets: the last part of the bijection, if it is an `InDataUnits`."""
+        bijection = self.bijection
+        while isinstance(bijection, Chain | NonTrainable):
+            bijection = bijection.tree if isinstance(bijection, NonTrainable) else bijection[-1]
+        return bijection if isinstance(bijection, InDataUnits) else None
 
     def to_base(self, x: ArrayLike, condition: ArrayLike | None = None) -> Array:
         """The base point z = f^-1(x; condition) of each event; NaN for an event that f does not reach.

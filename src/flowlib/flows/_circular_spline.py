@@ -15,11 +15,11 @@ from flowlib.bijections import (
     Chain,
     CircularShift,
     Gradient,
+    InDataUnits,
     Indexed,
     RationalQuadraticSpline,
 )
 from flowlib.distributions import Joint, Normal, Transformed, UniformCircle
-from flowlib.distributions._with_support import in_units
 from flowlib.flows._coupling import with_conditioner
 from flowlib.flows._tail import build_flow, checked_sizes, default_transformer, without_units
 from flowlib.nn import MLP, CircularInputs
@@ -106,7 +106,7 @@ def circular_spline_flow(
         gradient=gradient,
         mixing=(tuple(np.flatnonzero(angles).tolist()), tuple(np.flatnonzero(~angles).tolist())),
     )
-    units = in_units(without_units(flow), to_data=_turn(angles), columns=(~angles).tolist())
+    units = InDataUnits.unset(without_units(flow), to_data=_turn(angles), columns=(~angles).tolist())
     return Transformed(flow.base_dist, units)
 
 

@@ -5,9 +5,8 @@ from typing import Unpack
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
-from flowlib.bijections import Chain, HeavyTails
+from flowlib.bijections import Chain, HeavyTails, InDataUnits
 from flowlib.distributions import AbstractDistribution, Transformed
-from flowlib.distributions._with_support import in_units
 from flowlib.flows._neural_spline import SplineOptions, neural_spline_flow
 from flowlib.flows._tail import Flow, on_support, vector_dim, without_units
 
@@ -38,4 +37,4 @@ def heavy_tailed_flow(
     weights = jnp.full(vector_dim(base_dist), weight)
     flow = neural_spline_flow(key, base_dist=base_dist, **{**options, "support": None})
     chain = Chain([without_units(flow), HeavyTails(weights, weights)]).merge_chains()
-    return on_support(Transformed(base_dist, in_units(chain)), options.get("support"))
+    return on_support(Transformed(base_dist, InDataUnits.unset(chain)), options.get("support"))

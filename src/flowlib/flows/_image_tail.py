@@ -19,6 +19,7 @@ from flowlib.bijections import (
     EmbedCondition,
     Gradient,
     ImageCoupling,
+    InDataUnits,
     Invert,
     InvertibleConv1x1,
     Logit,
@@ -27,7 +28,6 @@ from flowlib.bijections import (
     multiscale_shapes,
 )
 from flowlib.distributions import Dequantized, StandardNormal, Transformed
-from flowlib.distributions._with_support import in_units
 from flowlib.flows._mixing import product_of
 from flowlib.flows._tail import default_transformer
 from flowlib.nn import LabelEmbedding
@@ -80,7 +80,7 @@ def build_image_flow(
     if num_classes is not None:
         bijection = EmbedCondition(bijection, LabelEmbedding(label_key, num_classes, _EMBEDDED), ())
     # Whole-numbered pixels have the unit of their range: a fit does not standardise every one by itself.
-    units = in_units(bijection, to_data=to_data, columns=n_values is None)
+    units = InDataUnits.unset(bijection, to_data=to_data, columns=n_values is None)
     flow = Transformed(StandardNormal(shape), units)
     if n_values is None:
         return flow

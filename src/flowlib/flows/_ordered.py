@@ -5,9 +5,8 @@ from typing import Unpack
 from jaxtyping import PRNGKeyArray
 
 from flowlib._arrays import check_count
-from flowlib.bijections import Ordered
+from flowlib.bijections import InDataUnits, Ordered
 from flowlib.distributions import StandardNormal, Transformed
-from flowlib.distributions._with_support import in_units
 from flowlib.flows._neural_spline import SplineOptions, neural_spline_flow
 from flowlib.flows._tail import refuse_support, without_units
 
@@ -30,4 +29,4 @@ def ordered_flow(key: PRNGKeyArray, *, dim: int, **options: Unpack[SplineOptions
     refuse_support(options, "ordered_flow")
     base = StandardNormal((check_count(dim, "dim"),))
     flow = neural_spline_flow(key, base_dist=base, **options)
-    return Transformed(base, in_units(without_units(flow), to_data=Ordered(dim)))
+    return Transformed(base, InDataUnits.unset(without_units(flow), to_data=Ordered(dim)))

@@ -5,9 +5,8 @@ from typing import Unpack
 from jaxtyping import PRNGKeyArray
 
 from flowlib._arrays import check_count
-from flowlib.bijections import Chain, Invert, Stereographic
+from flowlib.bijections import Chain, InDataUnits, Invert, Stereographic
 from flowlib.distributions import Transformed, UniformSphere
-from flowlib.distributions._with_support import in_units
 from flowlib.flows._neural_spline import SplineOptions, neural_spline_flow
 from flowlib.flows._tail import refuse_support, without_units
 
@@ -40,4 +39,4 @@ def sphere_flow(key: PRNGKeyArray, *, dim: int, **options: Unpack[SplineOptions]
     flow = neural_spline_flow(key, base_dist=in_the_plane, **{"interval": 5.0, **options})
     chain = Chain([Invert(project), without_units(flow)]).merge_chains()
     # A fit sets the units of conditions alone: points in the plane stay about its middle.
-    return Transformed(base, in_units(chain, to_data=project, columns=False))
+    return Transformed(base, InDataUnits.unset(chain, to_data=project, columns=False))

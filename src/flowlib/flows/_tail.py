@@ -18,7 +18,6 @@ from flowlib._run_once import run_once
 from flowlib.bijections import AbstractBijection, Affine, Chain, EmbedCondition, Gradient, InDataUnits, Invert, Scan
 from flowlib.constraints import bounded_scale
 from flowlib.distributions import AbstractDistribution, Dequantized, Transformed, with_support
-from flowlib.distributions._with_support import in_units
 from flowlib.flows._mixing import Groups, Mixing, add_mixing, check_mixing, undo_mixing
 
 # What a constructor returns: a `Dequantized` only where `support` has columns of whole numbers, which types cannot say.
@@ -92,7 +91,7 @@ def build_flow(
     bijection = Invert(bijection) if invert else bijection
     if embedding is not None and raw_cond_shape is not None:
         bijection = EmbedCondition(bijection, embedding, raw_cond_shape)
-    return on_support(Transformed(base_dist, in_units(bijection)), support)
+    return on_support(Transformed(base_dist, InDataUnits.unset(bijection)), support)
 
 
 def on_support(flow: Transformed, support: Any) -> Any:

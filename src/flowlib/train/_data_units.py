@@ -9,14 +9,14 @@ from typing import Any, Literal, NamedTuple
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+import paramax
 from jaxtyping import Array
 
 from flowlib._arrays import float_dtype, promoted
-from flowlib._box import to_reals
+from flowlib._box import is_real, to_reals
 from flowlib._module import peel
 from flowlib.bijections import InDataUnits, asks_for_data, backward_batch
-from flowlib.distributions import Dequantized, init_from_data, with_support
-from flowlib.distributions._with_support import are_new, box_of, is_real, replaced, units_of
+from flowlib.distributions import Dequantized, Transformed, init_from_data, with_support
 from flowlib.support import Box, Real
 from flowlib.train._data_checks import listed
 from flowlib.train._moments import as_float64, moments
@@ -57,8 +57,9 @@ class Filler(NamedTuple):
         """The distribution in the units of the data."""
         dist = dist if self.support is None else with_support(dist, self.support)
         *values, first = self.values
-        known = {name: jnp.asarray(a) for name, a in zip(self.values._fields, values, strict=False) if a is not None}
-        dist = replaced(dist, known)
+        names = UnitValues.__annotations__
+        known = {name: jnp.asarray(a) for name, a in zip(names, values, strict=False) if a is not None}
+        dist = _replaced(dist, known)
         return dist if first is None else init_from_data(dist, *first)
 
 
@@ -105,7 +106,7 @@ def unit_filler(
     if weights is not None and not (weights > 0).any():
         raise ValueError("weights expected at least one positive weight, got none.")
     check_support(dist, arrays[0])
-    units = units_of(dist)
+    units = _units_of(dist)
     if units is None:
         if standardise:
             remark_raw_numbers(dist, arrays, weights)
@@ -127,16 +128,16 @@ def check_support(dist: Any, x: Any, name: str = "x") -> None:
     if isinstance(dist, Dequantized):
         check_whole(dist, x, name)
         x, whole, dist = middles(dist, x), dist.support.mask, dist.dist
-    units = units_of(dist)
-    box = None if units is None else box_of(units)
+    units = _units_of(dist)
+    box = None if units is None else units.box
     if box is not None:
         check_inside(box, x, dtype_of(dist), name, whole)
 
 
 def wrap_circular(dist: Any, x: Any) -> Any:
     """The rows of x with circular columns of the units of `dist` brought into range; x itself if all of them are."""
-    units = units_of(dist)
-    box = None if units is None else box_of(units)
+    units = _units_of(dist)
+    box = None if units is None else units.box
     if box is None or not any(box.circular):
         return x
     lower, upper, circular = box.columns(np.float64)
@@ -180,7 +181,7 @@ def unconstrained(
     Raises:
         ValueError: if a row of x is not what `to_data` can make.
     """
-    x, box = np.asarray(x), box_of(units)
+    x, box = np.asarray(x), units.box
     if box is not None:
         if cut is None and any(box.circular):
             cut = np.asarray(peel(peel(units.to_data).cut))
@@ -197,15 +198,39 @@ def unconstrained(
     return np.asarray(values), as_float64
 
 
+def _units_of(dist: Any) -> InDataUnits | None:
+    node = peel(dist)
+    return node.units if isinstance(node, Transformed | Dequantized) else None
+
+
+def _are_zero(*parts: Any) -> bool:
+    return not any(np.asarray(peel(part)).any() for part in parts)
+
+
+def _replaced(dist: Any, values: dict[str, Array]) -> Any:
+    """The distribution with other values in arrays of its units, by their names; frozen arrays stay frozen."""
+
+    def where(dist):
+        units: Any = _units_of(dist)
+        return [units.to_data.cut if name == "cut" else getattr(units, name) for name in values]
+
+    new = [_like(old, value) for old, value in zip(where(dist), values.values(), strict=True)]
+    return eqx.tree_at(where, dist, new) if values else dist
+
+
+def _like(old: Any, value: Any) -> Any:
+    return paramax.NonTrainable(value) if isinstance(old, paramax.NonTrainable) else value
+
+
 def _cut(units, x, weights, standardise, dtype):
     """Where circles are cut, if units are to be set: in the widest gaps between the values."""
-    box = box_of(units)
+    box = units.box
     if box is None or not any(box.circular):
         return UnitValues()
     lower, _, circular = box.columns(np.float64)
     cut = np.asarray(peel(peel(units.to_data).cut))
     untouched = (cut == np.where(circular, lower, 0).astype(cut.dtype)).all()
-    if standardise != "again" and not (untouched and are_new(units.location, units.log_scale)):
+    if standardise != "again" and not (untouched and units.is_unset):
         return UnitValues()
     return UnitValues(cut=_widest_gaps(box, np.asarray(x), weights, units.out_shape).astype(dtype))
 
@@ -219,7 +244,7 @@ def _x_values(values, dist, units, arrays, weights, again):
     x, unconstrain = unconstrained(units, arrays[0], dtype, values.cut)
     location, scale = moments(x, weights, dtype, unconstrain)
     chosen = np.broadcast_to(np.asarray(chosen), location.shape)
-    fresh = are_new(units.location, units.log_scale)
+    fresh = units.is_unset
     if not fresh and not again:
         remark_kept_units("x", (units.location, units.log_scale), (location, scale), x, chosen)
         return values
@@ -238,7 +263,7 @@ def _condition_values(values, units, arrays, weights, again):
         return values
     dtype = np.dtype(promoted(peel(units.cond_location).dtype, jnp.float32))
     location, scale = moments(np.asarray(condition), weights, dtype)
-    if not again and not are_new(units.cond_location, units.cond_log_scale):
+    if not again and not _are_zero(units.cond_location, units.cond_log_scale):
         remark_kept_units(
             "condition", (units.cond_location, units.cond_log_scale), (location, scale), np.asarray(condition)
         )

@@ -20,7 +20,6 @@ from flowlib.bijections import (
     SumOfSquares,
 )
 from flowlib.distributions import AbstractTransformed, Dequantized
-from flowlib.distributions._with_support import box_of, units_of
 from flowlib.train._data_checks import portions
 from flowlib.train._data_units import dtype_of, unconstrained
 from flowlib.train._moments import as_float64
@@ -54,9 +53,9 @@ def outside_splines(dist: Any, x: Any) -> OutsideSplines | None:
     if not intervals:
         return None
     x, unconstrain, location, scale = np.asarray(x), as_float64, np.zeros(()), np.ones(())
-    units = units_of(dist)
+    units = node.units
     if units is not None:
-        if box_of(units) is None:
+        if units.box is None:
             return None
         x, unconstrain = unconstrained(units, x, dtype_of(dist))
         location, scale = (np.asarray(peel(a), np.float64) for a in (units.location, units.log_scale))

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from flowlib.distributions._with_support import is_real
+from flowlib._box import is_real
 from flowlib.support import Box
 from flowlib.train._data_checks import listed, numbers_in, portions, position
 
