@@ -161,7 +161,7 @@ def _nflows(flow, same_layer, rng, rows):
         return Permutation(tensor(layer.permutation)) if isinstance(layer, Permute) else same_layer(layer)
 
     # Those of flowlib go from the base to the data, and are inverses.
-    layers = [layer.bijection for layer in reversed(flow.layers)]
+    layers = [layer.bijection for layer in reversed(flow.layers[:-1])]
     parts = [part for each in layers for part in (each.bijections if isinstance(each, Chain) else [each])]
     theirs = CompositeTransform([same(part) for part in parts])
     x = 2 * rng.normal(size=(rows, DIM))

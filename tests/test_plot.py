@@ -17,7 +17,7 @@ from PIL import Image
 
 import flowlib
 from flowlib.bijections import Affine, Chain, Flip, InDataUnits, Permute
-from flowlib.distributions import Dequantized, Gamma, Normal, StandardNormal, Transformed
+from flowlib.distributions import Dequantized, Gamma, MultivariateNormal, Normal, StandardNormal, Transformed
 from flowlib.flows import coupling_flow
 from flowlib.support import Integers
 from flowlib.train import EpochHistory, StepHistory
@@ -473,3 +473,48 @@ def test_without_matplotlib_one_line_says_what_to_install(name, monkeypatch):
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ModuleNotFoundError, match=r"^flowlib.plot needs matplotlib: pip install flowlib\[plot\]$"):
         DRAWN[name](None)
+
+
+class Table:
+    """As much of a table as the plots ask for."""
+
+    def __init__(self, values, columns):
+        self._values, self.columns = values, columns
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self._values, dtype)
+
+
+def test_a_marginal_of_named_columns_is_that_of_the_distribution():
+    dist = MultivariateNormal(jnp.array([0.0, 5.0, -2.0]), jnp.diag(jnp.array([1.0, 4.0, 0.25])))
+    table = Table(np.asarray(dist.sample(KEY, 200)), ["a", "b", "c"])
+    ax = plot.plot_density(dist, data=table, columns=["b"], key=KEY)
+    x, density = ax.lines[0].get_data()
+    np.testing.assert_allclose(density, np.exp(Normal(5.0, 2.0).log_prob(x)), atol=0.02)
+    assert ax.get_xlabel() == "b"
+    both = plot.plot_density(dist, data=table, columns=("c", 1), limits=[(-4, 0), (-2, 12)])
+    image = both.images[0].get_array()
+    mid = np.unravel_index(np.argmax(image), image.shape)
+    np.testing.assert_allclose(np.asarray(mid) / image.shape, 0.5, atol=0.15)
+    assert (both.get_xlabel(), both.get_ylabel()) == ("c", "b")
+    with pytest.raises(ValueError, match="names among"):
+        plot.plot_density(dist, data=table, columns=["d"])
+    with pytest.raises(ValueError, match="one or two columns, got 3"):
+        plot.plot_density(dist, columns=[0, 1, 2])
+
+
+def test_pairs_show_data_below_the_diagonal_and_draws_above():
+    dist = MultivariateNormal(jnp.zeros(3), jnp.eye(3))
+    rows = np.asarray(dist.sample(KEY, 50)) + [0.0, 10.0, 0.0]
+    axes = plot.plot_pairs(dist, Table(rows, ["a", "b", "c"]), key=KEY, columns=["a", "b"])
+    assert axes.shape == (2, 2)
+    below, above = axes[1, 0].collections[0].get_offsets(), axes[0, 1].collections[0].get_offsets()
+    assert sorted(below[:, 1]) == sorted(rows[:, 1])
+    np.testing.assert_allclose(above, dist.sample(KEY, 50)[:, [1, 0]], rtol=1e-6)
+    assert (axes[1, 0].get_xlabel(), axes[1, 0].get_ylabel()) == ("a", "b")
+    assert axes[1, 0].get_ylim() == axes[0, 1].get_xlim()
+    assert plot.plot_pairs(dist, rows).shape == (3, 3)
+    with pytest.raises(ValueError, match=r"axes expected an array of shape \(3, 3\)"):
+        plot.plot_pairs(dist, rows, axes=plt.subplots(2, 2)[1])
+    with pytest.raises(ValueError, match="vectors"):
+        plot.plot_pairs(Normal(), rows)

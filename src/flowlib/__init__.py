@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from flowlib import plot as plot
     from flowlib import tasks as tasks
     from flowlib import train as train
+    from flowlib._keep_compiled import keep_compiled as keep_compiled
     from flowlib.distributions import init_from_data as init_from_data
     from flowlib.parameters import count_parameters as count_parameters
     from flowlib.parameters import freeze as freeze
@@ -33,6 +34,7 @@ _HOMES = {
     "load": "serialisation",
     "save": "serialisation",
     "init_from_data": "distributions",
+    "keep_compiled": "_keep_compiled",
     "fit_to_data": "train",
     "fit_to_variational_target": "train",
 }

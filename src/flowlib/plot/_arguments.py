@@ -57,7 +57,7 @@ def check_condition(dist: AbstractDistribution, condition: ArrayLike | None, whe
         raise ValueError(f"{where} expected as condition {wanted}, got {'none' if shape is None else shape}.")
 
 
-def as_rows(events: ArrayLike, shape: tuple[int, ...], name: str) -> np.ndarray:
+def as_rows(events: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
     """A batch of events as an array (n, size of an event).
 
     Raises:
