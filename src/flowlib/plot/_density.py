@@ -54,14 +54,14 @@ def plot_density(
         ax: where to draw. Defaults to a new figure.
 
     Raises:
-        ValueError: for events of another shape, unknown columns, a wrong condition or limits, or samples to draw without
-            a key.
+        ValueError: for events of another shape, unknown columns, a wrong condition or limits, or samples without a key.
         TypeError: if `dist` is not a distribution.
     """
     inner = checked_dist(dist, "plot_density")
     if columns is None and inner.shape not in ((), (1,), (2,)):
         raise ValueError(
-            f"plot_density can draw events of shape (), (1,) or (2,), got events of shape {inner.shape}. For one or two columns of vectors pass columns=."
+            f"plot_density can draw events of shape (), (1,) or (2,), got events of shape {inner.shape}. "
+            f"For one or two columns of vectors pass columns=."
         )
     check_condition(inner, condition, "plot_density")
     resolution = check_count(resolution, "resolution", 2)
