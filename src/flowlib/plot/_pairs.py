@@ -65,7 +65,7 @@ def plot_pairs(
     draws = as_rows(dist.sample(key, len(rows), condition), inner.shape, "draws")[:, chosen]
     grid = _square(axes, len(chosen))
     limits = [limits_of(np.concatenate([rows[:, [i]], draws[:, [i]]]))[0] for i in range(len(chosen))]
-    size = float(np.clip(2000 / max(n, 1), 1, 8))
+    size = float(np.clip(2000 / max(len(rows), 1), 1, 8))
     for i, row in enumerate(grid):
         for j, ax in enumerate(row):
             if i == j:
