@@ -41,7 +41,7 @@ def neural_spline_flow(
     kind: Kind = "coupling",
     spline: Spline = "rational_quadratic",
     knots: int = 8,
-    interval: float | tuple[float, float] = 3.0,
+    interval: float | tuple[float, float] = 4.0,
     cond_dim: int | None = None,
     flow_layers: int = 10,
     nn_width: int = 50,
