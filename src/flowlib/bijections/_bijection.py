@@ -252,6 +252,8 @@ def _call(bijection, x, condition, *, inverse, log_det) -> Any:
     # Half precision loses log-dets: compute in float32 and round the event only.
     compute = promoted(dtype, jnp.float32)
     bijection, x, condition = cast_floats((bijection, x, condition), compute)
+    given = peel(bijection).codomain if inverse else peel(bijection).domain
+    x = given.in_range(x) if given.has_circles else x
     y, change = (backward if inverse else forward)(bijection, x, condition)
     y = jnp.where(change.valid, y, jnp.nan).astype(dtype)
     return (y, jnp.where(change.valid, change.value, jnp.nan)) if log_det else y

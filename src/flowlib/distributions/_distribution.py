@@ -108,7 +108,7 @@ class AbstractDistribution(AbstractSampler):
     def log_prob(self, x: ArrayLike, condition: ArrayLike | None = None) -> Array:
         """The log density at `x`, of shape `broadcast(batch of x, batch of condition)`.
 
-        It is -inf outside the support and NaN where `x` has a NaN.
+        It is -inf outside the support and NaN where `x` has a NaN. On circles a position counts in any turn.
 
         Args:
             x: events, of shape `(*batch, *shape)`.
@@ -119,7 +119,7 @@ class AbstractDistribution(AbstractSampler):
                 condition is missing or one is given that cannot be used.
             TypeError: if either does not hold real numbers.
         """
-        return map_batch(density_batch, self, x, condition, self.shape)
+        return map_batch(density_of_events, self, x, condition, self.shape)
 
     def sample_and_log_prob(
         self, key: PRNGKeyArray, sample_shape: int | tuple[int, ...] = (), condition: ArrayLike | None = None
@@ -151,6 +151,16 @@ def density_batch(dist: AbstractDistribution, x: Array, condition: Array | None 
     """`density` over a leading axis of `x`; `condition` is None, shared, or one for each row."""
     dist = unwrap_own(dist)
     return guarded(dist.support, x, lambda safe: dist._log_prob_batch(safe, _own(dist, condition)))
+
+
+def density_of_events(dist: AbstractDistribution, x: Array, condition: Array | None = None) -> Array:
+    """`density_batch` of events as users give them, their positions on circles in any turn."""
+    return density_batch(dist, in_range(unwrap_own(dist).support, x), condition)
+
+
+def in_range(support: Support, x: Array) -> Array:
+    """A batch of events as users give them, with positions on circles in the turn of the support."""
+    return jax.vmap(support.in_range)(x) if support.has_circles else x
 
 
 def guarded(support: Support, x: Array, log_prob: Callable[[Array], Array]) -> Array:
@@ -292,7 +302,7 @@ def _map_batch(fn, dist, x, condition, event_shape, batch):
     dtype, compute = _promoted(dist, x)
     dist, x, condition = as_rows(dist, x, condition, event_shape, batch)
     # A density keeps its digits; an event comes back in the precision it came in.
-    return _in_batch(fn(dist, x, condition), batch, compute if fn is density_batch else dtype)
+    return _in_batch(fn(dist, x, condition), batch, compute if fn is density_of_events else dtype)
 
 
 @eqx.filter_jit

@@ -18,7 +18,7 @@ from flowlib.distributions._abstract_mixture import AbstractMixture, log_weights
 from flowlib.distributions._batch_first import AbstractBatchSampler
 from flowlib.distributions._distribution import AbstractDistribution, draw_batch
 from flowlib.distributions._statistics import is_product
-from flowlib.support import Real, Subset, Support
+from flowlib.support import OneTurn, Real, Subset, Support
 
 
 class Mixture(AbstractBatchSampler, AbstractMixture):
@@ -73,6 +73,8 @@ class Mixture(AbstractBatchSampler, AbstractMixture):
         fixed = not any(eqx.is_array(leaf) for leaf in jax.tree.leaves(supports))
         if fixed and all(eqx.tree_equal(support, supports[0]) is True for support in supports):
             return supports[0]
+        if all(support.has_circles for support in supports):
+            return OneTurn(supports[0])
         # Of a union, no more is known than that it lies in the reals; a component that fills them fills them.
         return Real() if any(isinstance(support, Real) for support in supports) else Subset(Real())
 

@@ -27,6 +27,7 @@ from flowlib.distributions._distribution import (
     draw_batch,
     draw_with_density,
     draw_with_density_batch,
+    in_range,
     map_batch,
     map_draws,
 )
@@ -182,12 +183,14 @@ class Transformed(AbstractTransformed):
 
 def _to_base(dist, x, condition):
     dist = unwrap_own(dist)
+    x = in_range(dist.support, x)
     z, valid = values_batch(dist.bijection, x, condition, inverse=True)
     return jnp.where(valid.reshape(-1, *[1] * (z.ndim - 1)), z, jnp.nan)
 
 
 def _from_base(dist, z, condition):
     dist = unwrap_own(dist)
+    z = in_range(peel(dist.bijection).domain, z)
     x, valid = values_batch(dist.bijection, z, condition)
     return jnp.where(valid.reshape(-1, *[1] * (x.ndim - 1)), x, jnp.nan)
 

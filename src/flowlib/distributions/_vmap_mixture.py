@@ -17,7 +17,7 @@ from flowlib._module import check_condition, peel
 from flowlib.distributions._abstract_mixture import AbstractMixture, log_weights
 from flowlib.distributions._distribution import AbstractDistribution, draw, draw_batch
 from flowlib.distributions._statistics import is_product
-from flowlib.support import Real, Subset, Support
+from flowlib.support import OneTurn, Real, Subset, Support
 
 
 class VmapMixture(AbstractMixture):
@@ -64,7 +64,10 @@ class VmapMixture(AbstractMixture):
         support = peel(self.dist).support
         # One that depends on the parameters is another for each component.
         fixed = not any(eqx.is_array(leaf) for leaf in jax.tree.leaves(support))
-        return support if fixed else Subset(Real())
+        if fixed or not support.has_circles:
+            return support if fixed else Subset(Real())
+        one = jax.tree.map(lambda leaf: leaf[0] if eqx.is_array(leaf) else leaf, peel(self.dist))
+        return OneTurn(one.support)
 
     def _check_condition(self, condition: ArrayLike) -> None:
         check_condition(self.dist, condition)
