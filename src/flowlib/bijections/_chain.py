@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import equinox as eqx
-from jaxtyping import Array, ArrayLike
+from jaxtyping import Array
 
-from flowlib._module import check_condition, peel
+from flowlib._module import peel
 from flowlib.bijections._bijection import (
     AbstractBijection,
     LogDet,
@@ -94,10 +94,6 @@ class Chain(AbstractBijection):
             y, log_det = backward_batch(bijection, y, condition)
             total = total + log_det
         return y, total
-
-    def _check_condition(self, condition: ArrayLike) -> None:
-        for bijection in self.bijections:
-            check_condition(bijection, condition)
 
     def __getitem__(self, index: int | slice) -> AbstractBijection:
         if isinstance(index, slice):

@@ -45,8 +45,21 @@ class AdditiveCondition(AbstractBijection):
     def _inverse_and_log_det(self, y: Array, condition: Array):
         return y - self._shift(y, condition), 0.0
 
+    def _check_condition(self, condition: ArrayLike) -> None:
+        _check_by_net(self.module, condition)
+
     def _shift(self, x, condition):
         return jnp.broadcast_to(self.module(condition), self.shape).astype(x.dtype)
+
+
+def _check_by_net(net: Any, condition: ArrayLike) -> None:
+    """Let a network that sees the conditions first check them, if it can."""
+    net = peel(net)
+    while isinstance(net, eqx.nn.Sequential) and len(net) > 0:
+        net = peel(net[0])
+    check = getattr(net, "check_condition", None)
+    if check is not None:
+        check(condition)
 
 
 class EmbedCondition(AbstractBijection):
@@ -58,7 +71,8 @@ class EmbedCondition(AbstractBijection):
         bijection: a conditional bijection.
         embedding_net: a callable from one raw condition to an array of shape `bijection.cond_shape`. Integer
             conditions (class labels) reach it as integers. If it has a method `check_condition`, this is called with
-            conditions whose values are known, before anything is computed, and may raise (see `LabelEmbedding`).
+            conditions whose values are known, before anything is computed, and may raise (see `LabelEmbedding`); of
+            an `equinox.nn.Sequential` its first layer counts.
         raw_cond_shape: the shape of one raw condition.
 
     Raises:
@@ -110,9 +124,7 @@ class EmbedCondition(AbstractBijection):
         return backward_batch(self.bijection, y, self._embed_batch(condition))
 
     def _check_condition(self, condition: ArrayLike) -> None:
-        check = getattr(self.embedding_net, "check_condition", None)
-        if check is not None:
-            check(condition)
+        _check_by_net(self.embedding_net, condition)
 
     def _embed_batch(self, condition: Array) -> Any:
         return self._embed(condition) if condition.ndim == len(self.cond_shape) else jax.vmap(self._embed)(condition)

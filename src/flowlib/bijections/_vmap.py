@@ -6,10 +6,11 @@ from typing import Any
 
 import equinox as eqx
 import jax
-from jaxtyping import Array, PyTree
+import numpy as np
+from jaxtyping import Array, ArrayLike, PyTree
 
 from flowlib._arrays import check_count
-from flowlib._module import peel, unwrap_own
+from flowlib._module import check_condition, peel, unwrap_own
 from flowlib.bijections._bijection import (
     AbstractBijection,
     LogDet,
@@ -83,6 +84,12 @@ class Vmap(AbstractBijection):
     def codomain(self) -> Support:
         codomain = peel(self.bijection).codomain
         return codomain if is_elementwise(codomain) else Repeated(codomain)
+
+    def _check_condition(self, condition: ArrayLike) -> None:
+        if self.cond_shape is not None and self.condition_axis is not None:
+            batch = np.ndim(condition) - len(self.cond_shape)
+            condition = np.moveaxis(np.asarray(condition), batch + self.condition_axis, 0)
+        check_condition(self.bijection, condition)
 
     def _transform_and_log_det(self, x: Array, condition: Array | None = None):
         return self._map(forward, x, condition)

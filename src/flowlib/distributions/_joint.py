@@ -7,10 +7,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, ArrayLike, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
 from flowlib._arrays import float_dtype
-from flowlib._module import check_condition, peel
+from flowlib._module import peel
 from flowlib.bijections import merge_cond_shapes
 from flowlib.distributions._batch_first import AbstractBatchDistribution
 from flowlib.distributions._distribution import (
@@ -70,11 +70,6 @@ class Joint(AbstractBatchDistribution, AbstractMeanVariance, AbstractEntropy, Ab
     def support(self) -> Support:
         parts = [peel(dist) for dist in self.dists]
         return join([_as_vector(part) for part in parts], [math.prod(part.shape) for part in parts], axis=0)
-
-    def _check_condition(self, condition: ArrayLike) -> None:
-        for dist in self.dists:
-            if peel(dist).cond_shape is not None:
-                check_condition(dist, condition)
 
     def _log_prob_batch(self, x: Array, condition: Array | None) -> Array:
         dtype = x.dtype

@@ -12,7 +12,7 @@ import paramax
 from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
 from flowlib._arrays import float_dtype
-from flowlib._module import check_condition, peel
+from flowlib._module import peel
 from flowlib.bijections import merge_cond_shapes
 from flowlib.distributions._abstract_mixture import AbstractMixture, log_weights
 from flowlib.distributions._batch_first import AbstractBatchSampler
@@ -77,11 +77,6 @@ class Mixture(AbstractBatchSampler, AbstractMixture):
             return OneTurn(supports[0])
         # Of a union, no more is known than that it lies in the reals; a component that fills them fills them.
         return Real() if any(isinstance(support, Real) for support in supports) else Subset(Real())
-
-    def _check_condition(self, condition: ArrayLike) -> None:
-        for dist in self.dists:
-            if peel(dist).cond_shape is not None:
-                check_condition(dist, condition)
 
     def _sample_batch(self, key: PRNGKeyArray, size: int, condition: Array | None) -> Array:
         key_component, *keys = jr.split(key, len(self.dists) + 1)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
 from flowlib._arrays import float_dtype
-from flowlib._module import check_condition, peel, unwrap_own
+from flowlib._module import peel, unwrap_own
 from flowlib.bijections import (
     AbstractBijection,
     Chain,
@@ -102,10 +102,6 @@ class AbstractTransformed(AbstractDistribution):
         if len(parts) == 1:
             return Transformed(base, self.bijection)
         return Transformed(base, Chain(parts[::-1]).merge_chains())
-
-    def _check_condition(self, condition: ArrayLike) -> None:
-        check_condition(self.bijection, condition)
-        check_condition(self.base_dist, condition)
 
     def _log_prob(self, x: Array, condition: Array | None) -> Array:
         z, log_det = backward(self.bijection, x, condition)

@@ -13,7 +13,7 @@ import paramax
 from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
 from flowlib._arrays import float_dtype
-from flowlib._module import check_condition, peel
+from flowlib._module import peel
 from flowlib.distributions._abstract_mixture import AbstractMixture, log_weights
 from flowlib.distributions._distribution import AbstractDistribution, draw, draw_batch
 from flowlib.distributions._statistics import is_product
@@ -68,9 +68,6 @@ class VmapMixture(AbstractMixture):
             return support if fixed else Subset(Real())
         one = jax.tree.map(lambda leaf: leaf[0] if eqx.is_array(leaf) else leaf, peel(self.dist))
         return OneTurn(one.support)
-
-    def _check_condition(self, condition: ArrayLike) -> None:
-        check_condition(self.dist, condition)
 
     def _sample(self, key: PRNGKeyArray, condition: Array | None) -> Array:
         key_component, key_draw = jr.split(key)
