@@ -102,7 +102,7 @@ def wrapped(key):
         Scan(eqx.filter_vmap(embedded)(jr.split(key, 3))),
         freeze(flow.bijection),
         AdditiveCondition(LabelEmbedding(key, 10, 2), (2,), ()),
-        EmbedCondition(flow.bijection.bijection, eqx.nn.Sequential([LabelEmbedding(key, 10, 4)]), ()),
+        EmbedCondition(embedded(key).bijection, eqx.nn.Sequential([LabelEmbedding(key, 10, 4)]), ()),
         Passes(flow.bijection),
     ):
         yield Transformed(flow.base_dist, bijection)
@@ -112,15 +112,9 @@ def wrapped(key):
 class Passes(AbstractBijection):
     """A composite of a user's own."""
 
-    part: EmbedCondition
-
-    @property
-    def shape(self):
-        return self.part.shape
-
-    @property
-    def cond_shape(self):
-        return self.part.cond_shape
+    part: AbstractBijection
+    shape: tuple[int, ...] = (2,)
+    cond_shape: tuple[int, ...] | None = ()
 
     def _transform_and_log_det(self, x, condition=None):
         return forward(self.part, x, condition)

@@ -110,7 +110,7 @@ def test_beyond_the_ends_of_what_is_no_circle_there_is_no_density():
 @pytest.mark.parametrize("ends", [(-math.pi, math.pi), (0.0, 360.0), (-180.0, 180.0), (1e3, 1e3 + 1)])
 def test_both_ends_and_all_between_stay_and_nothing_leaves_the_range(ends):
     circle, dtype = Circle(*ends), jnp.result_type(float)
-    inside = np.linspace(*np.asarray(ends, dtype), 101)
+    inside = np.linspace(ends[0], ends[1], 101).astype(dtype)
     np.testing.assert_array_equal(circle.in_range(jnp.asarray(inside)), inside)
     x = jnp.asarray(np.concatenate([inside + k * (ends[1] - ends[0]) for k in (-1, 1, 12345)]), dtype)
     assert circle.contains(circle.in_range(x))

@@ -33,6 +33,9 @@ class Node(Module):
     `Scan` or a `Vmap` stacks the raw arrays, and a normalisation of the stacked array is another function.
     """
 
+    # The shape of one condition, or None if there is none.
+    cond_shape: eqx.AbstractVar[tuple[int, ...] | None]
+
     def _check_condition(self, condition: ArrayLike) -> None:
         """Raise a ValueError if a condition, or one in an array of them, has a value that is of no use.
 

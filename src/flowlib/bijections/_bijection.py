@@ -12,6 +12,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 
 from flowlib._arrays import cast_floats, float_dtype, promoted, real_array
 from flowlib._module import Node, check_condition, is_wrapped, peel, unwrap_own
+from flowlib._wanted import in_sequence, kind_of
 from flowlib.support import Real, Support
 
 
@@ -278,4 +279,19 @@ def merge_cond_shapes(shapes: list[tuple[int, ...] | None], where: str) -> tuple
 def check_is_bijection(value: Any, where: str) -> None:
     """Raise a TypeError unless `value` is a bijection (or one in a paramax wrapper)."""
     if not isinstance(peel(value), AbstractBijection):
-        raise TypeError(f"{where} expected a bijection, got {type(value).__name__}.")
+        raise TypeError(f"{where} expected a bijection, got {kind_of(value)}.")
+
+
+def checked_parts(bijections: Any, where: str) -> tuple[Any, ...]:
+    """The bijections of a sequence, one at least, as a tuple.
+
+    Raises:
+        TypeError: if it is no sequence, or one of them no bijection.
+        ValueError: if there is none.
+    """
+    parts = in_sequence(bijections, AbstractBijection, "bijection", where)
+    if not parts:
+        raise ValueError(f"{where} expected at least one bijection, got none.")
+    for part in parts:
+        check_is_bijection(part, where)
+    return parts

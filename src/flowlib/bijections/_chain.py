@@ -12,7 +12,7 @@ from flowlib.bijections._bijection import (
     LogDet,
     backward,
     backward_batch,
-    check_is_bijection,
+    checked_parts,
     forward,
     forward_batch,
     merge_cond_shapes,
@@ -40,17 +40,13 @@ class Chain(AbstractBijection):
     cond_shape: tuple[int, ...] | None = eqx.field(static=True)
 
     def __init__(self, bijections: Sequence[AbstractBijection]):
-        if len(bijections) == 0:
-            raise ValueError("Chain expected at least one bijection, got none.")
-        for bijection in bijections:
-            check_is_bijection(bijection, "Chain")
-        parts = [peel(bijection) for bijection in bijections]
+        self.bijections = checked_parts(bijections, "Chain")
+        parts = [peel(bijection) for bijection in self.bijections]
         for i, (part, following) in enumerate(pairwise(parts)):
             if part.out_shape != following.shape:
                 raise ValueError(
                     f"Chain expected a bijection of shape {part.out_shape} at index {i + 1}, got {following.shape}."
                 )
-        self.bijections = tuple(bijections)
         self.shape = parts[0].shape
         self.cond_shape = merge_cond_shapes([part.cond_shape for part in parts], "Chain")
         _reached(parts)

@@ -6,10 +6,12 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import paramax
 from jaxtyping import Array, ArrayLike
 
-from flowlib._arrays import as_shape
+from flowlib._arrays import as_shape, default_float
 from flowlib._module import peel
+from flowlib._wanted import check_function
 from flowlib.bijections._bijection import (
     AbstractBijection,
     backward,
@@ -77,7 +79,7 @@ class EmbedCondition(AbstractBijection):
 
     Raises:
         ValueError: if the bijection is unconditional or the embedding has another shape.
-        TypeError: if `bijection` is not a bijection.
+        TypeError: if `bijection` is not a bijection, or `embedding_net` cannot be called.
     """
 
     bijection: AbstractBijection
@@ -94,10 +96,12 @@ class EmbedCondition(AbstractBijection):
         check_is_bijection(bijection, "EmbedCondition")
         if peel(bijection).cond_shape is None:
             raise ValueError("EmbedCondition expected a conditional bijection, got an unconditional one.")
+        check_function(embedding_net, "embedding_net (embedding=)", "a module or function of one raw condition")
         self.bijection = bijection
         self.embedding_net = embedding_net
         self.shape = peel(bijection).shape
         self.cond_shape = as_shape(raw_cond_shape, "raw_cond_shape")
+        _check_embedding(embedding_net, self.cond_shape, peel(bijection).cond_shape)
 
     @property
     def out_shape(self) -> tuple[int, ...]:
@@ -133,7 +137,34 @@ class EmbedCondition(AbstractBijection):
         embedded = self.embedding_net(condition)
         wanted = peel(self.bijection).cond_shape
         if jnp.shape(embedded) != wanted:
-            raise ValueError(
-                f"EmbedCondition expected embedding_net to give shape {wanted}, got {jnp.shape(embedded)}."
-            )
+            raise ValueError(_other_shape(wanted, jnp.shape(embedded)))
         return embedded
+
+
+def _check_embedding(net: Any, raw_shape: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+    """Raise a ValueError if the network gives no vector of the size wanted, or cannot take a raw condition at all."""
+    problem = None
+    # Networks of labels and of pixels may take whole numbers only.
+    for dtype in (default_float(), jnp.int32, jnp.uint8, bool):
+        try:
+            got = eqx.filter_eval_shape(_unwrapped, net, jax.ShapeDtypeStruct(raw_shape, dtype))
+        except Exception as error:
+            problem = problem or error
+            continue
+        if jnp.shape(got) != wanted:
+            raise ValueError(_other_shape(wanted, jnp.shape(got)))
+        return
+    raise ValueError(
+        f"EmbedCondition: embedding_net (embedding=) does not take a condition of raw_cond_shape {raw_shape}: {problem}"
+    ) from problem
+
+
+def _unwrapped(net, raw):
+    return paramax.unwrap(net)(raw)
+
+
+def _other_shape(wanted, got):
+    return (
+        f"EmbedCondition expected embedding_net (embedding=) to give shape {wanted}, the condition of the bijection "
+        f"(cond_dim), got {got}."
+    )

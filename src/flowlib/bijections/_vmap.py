@@ -38,7 +38,8 @@ class Vmap(AbstractBijection):
         in_axes_condition: the axis of the condition to map over, or None to share it.
 
     Raises:
-        ValueError: if neither or both of `in_axes` and `axis_size` are given, or sizes differ.
+        ValueError: if neither or both of `in_axes` and `axis_size` are given, sizes differ, or an array or the
+            condition has no such axis.
         TypeError: if `bijection` is not a bijection.
     """
 
@@ -67,6 +68,11 @@ class Vmap(AbstractBijection):
         self.shape = (self.axis_size, *inner.shape)
         self.cond_shape = inner.cond_shape
         if inner.cond_shape is not None and in_axes_condition is not None:
+            most = len(inner.cond_shape)
+            if not -most - 1 <= in_axes_condition <= most:
+                raise ValueError(
+                    f"Vmap expected in_axes_condition from {-most - 1} to {most}, got {in_axes_condition}."
+                )
             self.condition_axis = in_axes_condition % (len(inner.cond_shape) + 1)
             before, after = inner.cond_shape[: self.condition_axis], inner.cond_shape[self.condition_axis :]
             self.cond_shape = (*before, self.axis_size, *after)
@@ -156,7 +162,11 @@ class _Axis:
 
 def _size(bijection: PyTree, axes: tuple[int | None, ...], axis_size: int | None) -> int:
     arrays = [leaf for leaf in jax.tree.leaves(bijection) if eqx.is_array(leaf)]
-    sizes = {leaf.shape[axis] for leaf, axis in zip(arrays, axes, strict=True) if axis is not None}
+    mapped = [(leaf, axis) for leaf, axis in zip(arrays, axes, strict=True) if axis is not None]
+    for leaf, axis in mapped:
+        if not -leaf.ndim <= axis < leaf.ndim:
+            raise ValueError(f"Vmap expected arrays with an axis {axis} to map over, got one of shape {leaf.shape}.")
+    sizes = {leaf.shape[axis] for leaf, axis in mapped}
     if axis_size is not None:
         if sizes:
             raise ValueError("Vmap expected either in_axes or axis_size, got both.")

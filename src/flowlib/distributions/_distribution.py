@@ -13,7 +13,8 @@ from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
 from flowlib._arrays import as_shape, cast_floats, check_key, float_dtype, promoted, real_array
 from flowlib._module import Node, check_condition, peel, unwrap_own
-from flowlib.support import Support
+from flowlib._wanted import batch_of, in_sequence, kind_of
+from flowlib.support import Real, Support
 
 D = TypeVar("D", bound="AbstractSampler")
 
@@ -21,8 +22,8 @@ D = TypeVar("D", bound="AbstractSampler")
 class AbstractSampler(Node):
     """What can be drawn from: events of one shape, perhaps given a condition.
 
-    Subclasses declare `shape`, `cond_shape` and `support`, and write `_sample` for one event, with a `self` whose
-    parameters are plain arrays.
+    Subclasses declare `shape`, `cond_shape` and, unless it is the reals, `support`; they write `_sample` for one event,
+    with a `self` whose parameters are plain arrays.
     """
 
     # The shape of one event.
@@ -31,9 +32,9 @@ class AbstractSampler(Node):
     cond_shape: eqx.AbstractVar[tuple[int, ...] | None]
 
     @property
-    @abstractmethod
     def support(self) -> Support:
-        """Where the density is positive."""
+        """Where the density is positive: the reals, unless a subclass says otherwise."""
+        return Real()
 
     @abstractmethod
     def _sample(self, key: PRNGKeyArray, condition: Array | None) -> Array:
@@ -75,8 +76,8 @@ class AbstractSampler(Node):
 class AbstractDistribution(AbstractSampler):
     """A density that can be evaluated and sampled.
 
-    Subclasses declare `shape`, `cond_shape` and `support`, and write `_log_prob` and `_sample`
-    (and `_sample_and_log_prob` where both together are cheaper) for one event, with a `self`
+    Subclasses declare `shape`, `cond_shape` and, unless it is the reals, `support`; they write `_log_prob` and
+    `_sample` (and `_sample_and_log_prob` where both together are cheaper) for one event, with a `self`
     whose parameters are plain arrays. The public methods vectorise with one rule: results have shape
     `sample_shape + batch shape of the condition + event shape`, and `log_prob` broadcasts the
     batch shapes of `x` and `condition` as NumPy does. They run compiled; a second call with
@@ -247,8 +248,24 @@ def check_is_distribution(value: Any, where: str, name: str = "dist") -> Abstrac
     """`value` out of its paramax wrapper, if it sits in one; a TypeError unless it is a distribution."""
     node = peel(value)
     if not isinstance(node, AbstractDistribution):
-        raise TypeError(f"{where} expected a distribution as {name}, got {type(node).__name__}.")
+        raise TypeError(f"{where} expected a distribution as {name}, got {kind_of(node)}.")
     return node
+
+
+def checked_dists(dists: Any, where: str, what: str) -> tuple[Any, ...]:
+    """The distributions of a sequence, one at least and each called `what`, as a tuple; some may be in a wrapper.
+
+    Raises:
+        TypeError: if it is no sequence, or one of them no distribution.
+        ValueError: if there is none.
+    """
+    given = in_sequence(dists, AbstractDistribution, "distribution", where)
+    if not given:
+        raise ValueError(f"{where} expected at least one {what}, got none.")
+    for dist in given:
+        if not isinstance(peel(dist), AbstractDistribution):
+            raise TypeError(f"{where} expected distributions, got {kind_of(dist)}.")
+    return given
 
 
 def _own(dist: AbstractSampler, condition: Array | None) -> Array | None:
@@ -264,7 +281,7 @@ def _condition_axis(dist: AbstractSampler, condition: Array | None) -> int | Non
 def _batch_shape(dist, array, event_shape, name):
     n_batch = array.ndim - len(event_shape)
     if n_batch < 0 or array.shape[n_batch:] != event_shape:
-        wanted = f"(..., {', '.join(map(str, event_shape))})" if event_shape else "(...)"
+        wanted = batch_of(event_shape)
         raise ValueError(f"{type(dist).__name__} expected {name} of shape {wanted}, got {array.shape}.")
     return array.shape[:n_batch]
 
@@ -276,7 +293,7 @@ def _validated_condition(dist, condition):
             raise ValueError(f"{label} is unconditional, but got a condition. Leave it out, or build it with cond_dim.")
         return None, ()
     if condition is None:
-        raise ValueError(f"{label} expected a condition of shape (..., *{dist.cond_shape}), got none.")
+        raise ValueError(f"{label} expected a condition of shape {batch_of(dist.cond_shape)}, got none.")
     condition = real_array(condition, "condition", keep_integers=True)
     batch = _batch_shape(dist, condition, dist.cond_shape, "condition")
     check_condition(dist, condition)

@@ -15,6 +15,7 @@ from flowlib.bijections import merge_cond_shapes
 from flowlib.distributions._batch_first import AbstractBatchDistribution
 from flowlib.distributions._distribution import (
     AbstractDistribution,
+    checked_dists,
     density_batch,
     draw_batch,
     draw_with_density_batch,
@@ -54,15 +55,11 @@ class Joint(AbstractBatchDistribution, AbstractMeanVariance, AbstractEntropy, Ab
     cond_shape: tuple[int, ...] | None = eqx.field(static=True)
 
     def __init__(self, dists: Sequence[AbstractDistribution]):
-        parts = [peel(dist) for dist in dists]
-        if not parts:
-            raise ValueError("Joint expected at least one distribution, got none.")
+        self.dists = checked_dists(dists, "Joint", "distribution")
+        parts = [peel(dist) for dist in self.dists]
         for part in parts:
-            if not isinstance(part, AbstractDistribution):
-                raise TypeError(f"Joint expected distributions, got {type(part).__name__}.")
             if part.ndim > 1:
                 raise ValueError(f"Joint expected distributions over scalars or vectors, got events of {part.shape}.")
-        self.dists = tuple(dists)
         self.shape = (sum(math.prod(part.shape) for part in parts),)
         self.cond_shape = merge_cond_shapes([part.cond_shape for part in parts], "Joint")
 

@@ -6,6 +6,7 @@ from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
 from flowlib._arrays import float_dtype
 from flowlib._module import peel, unwrap_own
+from flowlib._wanted import kind_of
 from flowlib.bijections import (
     AbstractBijection,
     Chain,
@@ -155,9 +156,9 @@ class Transformed(AbstractTransformed):
     def __init__(self, base_dist: AbstractDistribution, bijection: AbstractBijection):
         base, map_ = peel(base_dist), peel(bijection)
         if not isinstance(base, AbstractDistribution):
-            raise TypeError(f"Transformed expected a distribution as base_dist, got {type(base).__name__}.")
+            raise TypeError(f"Transformed expected a distribution as base_dist, got {kind_of(base)}.")
         if not isinstance(map_, AbstractBijection):
-            raise TypeError(f"Transformed expected a bijection, got {type(map_).__name__}.")
+            raise TypeError(f"Transformed expected a bijection, got {kind_of(map_)}.")
         if base.shape != map_.shape:
             raise ValueError(f"Transformed expected a bijection of shape {base.shape} like its base, got {map_.shape}.")
         if not fits(base.support, map_.domain):

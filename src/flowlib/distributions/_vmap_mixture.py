@@ -14,6 +14,7 @@ from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
 from flowlib._arrays import float_dtype
 from flowlib._module import peel
+from flowlib._wanted import kind_of
 from flowlib.distributions._abstract_mixture import AbstractMixture, log_weights
 from flowlib.distributions._distribution import AbstractDistribution, draw, draw_batch
 from flowlib.distributions._statistics import is_product
@@ -46,7 +47,7 @@ class VmapMixture(AbstractMixture):
     def __init__(self, dist: AbstractDistribution, weights: ArrayLike):
         component = peel(dist)
         if not isinstance(component, AbstractDistribution):
-            raise TypeError(f"VmapMixture expected a distribution, got {type(component).__name__}.")
+            raise TypeError(f"VmapMixture expected a distribution, got {kind_of(component)}.")
         own_weights, components = log_weights(weights, "VmapMixture"), np.shape(weights)
         for leaf in jax.tree.leaves(dist):
             if eqx.is_array(leaf) and leaf.shape[:1] != components:
