@@ -71,7 +71,9 @@ def test_parts_may_come_from_a_generator():
     ("activation", "got"), [("relu", "'relu'"), (None, "None"), (3, "3"), (eqx.nn.PReLU, "the class PReLU itself")]
 )
 def test_an_activation_that_is_no_function_is_found_where_the_flow_is_built(activation, got):
-    message = rf"activation \(nn_activation of a flow\) expected a function of one array, such as jax.nn.relu, got {got}"
+    message = (
+        rf"activation \(nn_activation of a flow\) expected a function of one array, such as jax.nn.relu, got {got}"
+    )
     for flow in (flows.coupling_flow, flows.masked_autoregressive_flow, flows.neural_spline_flow, flows.ffjord):
         with pytest.raises(TypeError, match=message):
             flow(KEY, base_dist=BASE, flow_layers=1, nn_activation=activation)

@@ -1,5 +1,6 @@
 """What every module of flowlib shares: pickling by the package's own serialiser, and where parameters are unwrapped."""
 
+import copyreg
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -24,6 +25,22 @@ class Module(eqx.Module):
         from flowlib.serialisation import reduce_module
 
         return reduce_module(self)
+
+
+def _reduce_method(method: Any) -> Any:
+    """Pickle a bound method of a module as Python does a plain one: by the module and its name."""
+    if isinstance(method.__self__, Module):
+        return getattr, (method.__self__, method.__func__.__name__)
+    return method.__reduce_ex__(4)
+
+
+class _Probe(eqx.Module):
+    def method(self):
+        """For its type once it is bound."""
+
+
+# Equinox binds methods by a module that copies annotations, among them classes of JAX that do not pickle.
+copyreg.pickle(type(_Probe().method), _reduce_method)
 
 
 class Node(Module):

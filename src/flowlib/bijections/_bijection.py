@@ -12,6 +12,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 
 from flowlib._arrays import cast_floats, float_dtype, promoted, real_array
 from flowlib._module import Node, check_condition, is_wrapped, peel, unwrap_own
+from flowlib._ranks import broadcasting
 from flowlib._wanted import in_sequence, kind_of
 from flowlib.support import Real, Support
 
@@ -247,6 +248,7 @@ def _validated(bijection, x, condition, shape, name):
     return bijection, x, condition
 
 
+@broadcasting
 @eqx.filter_jit
 def _call(bijection, x, condition, *, inverse, log_det) -> Any:
     dtype = float_dtype(bijection, x)

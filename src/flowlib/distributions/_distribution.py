@@ -13,6 +13,7 @@ from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
 from flowlib._arrays import as_shape, cast_floats, check_key, float_dtype, promoted, real_array
 from flowlib._module import Node, check_condition, peel, unwrap_own
+from flowlib._ranks import broadcasting
 from flowlib._wanted import batch_of, in_sequence, kind_of
 from flowlib.support import Real, Support
 
@@ -314,6 +315,7 @@ def _promoted(*trees: Any) -> tuple[Any, Any]:
     return dtype, promoted(dtype, jnp.float32)
 
 
+@broadcasting
 @eqx.filter_jit
 def _map_batch(fn, dist, x, condition, event_shape, batch):
     dtype, compute = _promoted(dist, x)
@@ -322,6 +324,7 @@ def _map_batch(fn, dist, x, condition, event_shape, batch):
     return _in_batch(fn(dist, x, condition), batch, compute if fn is density_of_events else dtype)
 
 
+@broadcasting
 @eqx.filter_jit
 def _map_draws(fn, dist, key, condition, batch):
     dtype, compute = _promoted(dist)

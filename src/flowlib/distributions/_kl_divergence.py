@@ -12,6 +12,7 @@ from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
 from flowlib._arrays import cast_floats, check_count, check_key, float_dtype, promoted
 from flowlib._module import peel, unwrap_own
+from flowlib._ranks import broadcasting
 from flowlib._wanted import batch_of, kind_of
 from flowlib.bijections import merge_cond_shapes
 from flowlib.distributions._beta import Beta
@@ -124,12 +125,14 @@ def _in_one_dtype(p, q):
     return dtype, *cast_floats((p, q), dtype)
 
 
+@broadcasting
 @eqx.filter_jit
 def _evaluate(exact, p, q):
     dtype, p, q = _in_one_dtype(p, q)
     return jnp.asarray(exact(unwrap_own(p), unwrap_own(q)), dtype)
 
 
+@broadcasting
 @eqx.filter_jit
 def _estimate(p, q, key, num_samples, condition):
     _, p, q = _in_one_dtype(p, q)

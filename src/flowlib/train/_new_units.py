@@ -3,6 +3,7 @@
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
@@ -46,5 +47,5 @@ def set_units(units: InDataUnits, arrays: tuple[Any, ...], weights: Any, dtype: 
 
 @eqx.filter_jit
 def _real_values(to_data: Any, x: Array) -> tuple[Array, Array]:
-    values, log_det = backward_batch(to_data, x)
+    values, log_det = backward_batch(to_data, jax.vmap(peel(to_data).codomain.in_range)(x))
     return values, log_det.valid & jnp.isfinite(values).reshape(len(x), -1).all(axis=1)
