@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 import flowlib.bijections as bij
 import flowlib.distributions as dst
@@ -93,3 +95,18 @@ def test_constructors_and_directions_under_rank_promotion():
             jax.eval_shape(lambda key, flow=flow: flow.sample(key, 2), KEY)
         jax.eval_shape(lambda: dst.Truncated(dst.Normal(np.zeros(2), 1.0), -1.0, 1.0).variance)
         jax.eval_shape(lambda: dst.kl_divergence(dst.Normal(np.zeros(2)), dst.Laplace(np.zeros(2)), key=KEY).value)
+
+
+def test_rows_split_over_an_explicit_axis_want_a_mesh():
+    mesh = jax.make_mesh((1,), ("rows",), axis_types=(AxisType.Explicit,))
+    x = jax.device_put(X.astype(np.float32), NamedSharding(mesh, P("rows")))
+    wanted = r"data is split over the Explicit mesh axes \('rows',\): give its mesh, fit_to_data\(\.\.\., mesh=mesh\)"
+    with pytest.raises(ValueError, match=wanted):
+        fit_to_data(KEY, small(), x, **QUIET)
+    conditional = flows.coupling_flow(KEY, base_dist=BASE, cond_dim=2, flow_layers=1, nn_width=3)
+    with pytest.raises(ValueError, match=r"data\[1\] is split over the Explicit mesh axes"):
+        fit_to_data(KEY, conditional, (X, x), **QUIET)
+    with pytest.raises(ValueError, match=r"data is split .*an ensemble takes them whole"):
+        fit_ensemble_to_data(KEY, small, x, members=2, **QUIET)
+    _, losses = fit_to_data(KEY, small(), x, mesh=mesh, **QUIET)
+    assert np.isfinite(losses["train"]).all()
