@@ -25,8 +25,8 @@ def fit(target, **options):
 @pytest.mark.parametrize(
     ("target", "said"),
     [
-        (lambda x: jnp.where(x[0] > 0, -jnp.inf, -x @ x), r"The target is -inf at x = \[ ?[0-9.]+ ?, .*\]"),
-        (lambda x: jnp.log(x[0]), r"The target is nan at x = \[-[0-9.]+ ?, .*\]"),
+        (lambda x: jnp.where(x[0] > 0, -jnp.inf, -x @ x), r"The target is -inf at x = \[ ?[0-9].*, .*\]"),
+        (lambda x: jnp.log(x[0]), r"The target is nan at x = \[-[0-9].*, .*\]"),
         (
             lambda x: jnp.sqrt(jnp.abs(x[0]) * 0) - x @ x,
             r"The target is finite, but its gradient is \[nan, .*at x = \[",
