@@ -103,7 +103,7 @@ def wrapped(key):
         freeze(flow.bijection),
         AdditiveCondition(LabelEmbedding(key, 10, 2), (2,), ()),
         EmbedCondition(embedded(key).bijection, eqx.nn.Sequential([LabelEmbedding(key, 10, 4)]), ()),
-        Passes(flow.bijection),
+        Passes(part=flow.bijection),
     ):
         yield Transformed(flow.base_dist, bijection)
     yield Joint([Transformed(StandardNormal((1,)), one), StandardNormal(())])

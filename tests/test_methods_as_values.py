@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from flowlib.bijections import Gradient
 from flowlib.distributions import Mixture, Normal, StandardNormal, VmapMixture
 from flowlib.flows import coupling_flow
 
@@ -21,7 +22,7 @@ KEY = jr.key(0)
 X = np.array([[0.1, 0.2], [1.0, -1.0]], jnp.result_type(float))
 
 
-def flow(gradient="store"):
+def flow(gradient: Gradient = "store"):
     return coupling_flow(KEY, base_dist=StandardNormal((2,)), flow_layers=2, nn_width=3, gradient=gradient)
 
 

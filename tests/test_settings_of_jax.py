@@ -47,7 +47,8 @@ def test_fits_run_under_the_settings():
     assert np.isfinite(losses["train"]).all()
     _, losses = fit_ensemble_to_data(KEY, small, X, members=2, **QUIET)
     assert np.isfinite([member["val"] for member in losses]).all()
-    for options in ({}, {"return_best": True}):
+    each: Any = ({}, {"return_best": True})
+    for options in each:
         _, losses = fit_to_variational_target(
             KEY, small(), lambda x: -x @ x, steps=2, num_samples=4, show_progress=False, **options
         )

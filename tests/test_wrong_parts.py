@@ -10,13 +10,19 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-import flowlib.bijections as bij
-import flowlib.distributions as dst
-import flowlib.flows as flows
-import flowlib.nn as nn
+import flowlib.bijections
+import flowlib.distributions
+import flowlib.flows
+import flowlib.nn
+from flowlib.distributions import AbstractDistribution
 from flowlib.support import Box, Circle, Positive, Real
 
 pytestmark = pytest.mark.usefixtures("unchecked_annotations")
+# Of any type: what is given here is wrong.
+bij: Any = flowlib.bijections
+dst: Any = flowlib.distributions
+flows: Any = flowlib.flows
+nn: Any = flowlib.nn
 KEY = jr.key(0)
 BASE = dst.StandardNormal((2,))
 SMALL: Any = {"base_dist": BASE, "flow_layers": 1, "nn_width": 3}
@@ -135,7 +141,7 @@ def test_shapes_are_written_as_one_writes_them():
         dst.kl_divergence(flow, BASE, key=KEY)
 
 
-class Triangle(dst.AbstractDistribution):
+class Triangle(AbstractDistribution):
     """A user's own, which says nothing of its support."""
 
     shape: tuple[int, ...] = ()
@@ -154,3 +160,8 @@ def test_the_support_of_a_distribution_is_the_reals_if_it_does_not_say():
     np.testing.assert_allclose(
         moved.log_prob(np.array([1.0, 2.0, 4.0])), [np.log(0.5), np.log(0.25), -np.inf], rtol=1e-6
     )
+
+
+def test_an_embedding_in_a_precision_of_its_own_is_taken():
+    net = jax.tree.map(lambda leaf: leaf.astype(jnp.float16), vector_net(4))
+    bij.EmbedCondition(bij.AdditiveCondition(vector_net(2, 4), (2,), (4,)), net, (3,))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import paramax
 from jaxtyping import Array, ArrayLike
 
-from flowlib._arrays import as_shape, default_float
+from flowlib._arrays import as_shape, float_dtype
 from flowlib._module import peel
 from flowlib._wanted import check_function
 from flowlib.bijections._bijection import (
@@ -145,7 +145,7 @@ def _check_embedding(net: Any, raw_shape: tuple[int, ...], wanted: tuple[int, ..
     """Raise a ValueError if the network gives no vector of the size wanted, or cannot take a raw condition at all."""
     problem = None
     # Networks of labels and of pixels may take whole numbers only.
-    for dtype in (default_float(), jnp.int32, jnp.uint8, bool):
+    for dtype in (float_dtype(net), jnp.int32, jnp.uint8, bool):
         try:
             got = eqx.filter_eval_shape(_unwrapped, net, jax.ShapeDtypeStruct(raw_shape, dtype))
         except Exception as error:
