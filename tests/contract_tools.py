@@ -63,7 +63,7 @@ def _draws(support, keys, shape):
 
 
 def members(support: Support, x: np.ndarray) -> np.ndarray:
-    """Which rows lie in the support."""
+    """Which rows lie in the support, their positions on circles brought into range."""
     if isinstance(support, Real):
         return np.asarray(np.isfinite(x.reshape(len(x), -1)).all(axis=1))
     return np.asarray(_members(support, jnp.asarray(x)))
@@ -71,11 +71,14 @@ def members(support: Support, x: np.ndarray) -> np.ndarray:
 
 @eqx.filter_jit
 def _members(support, x):
-    return jax.vmap(support.contains)(x)
+    return jax.vmap(lambda one: support.contains(support.in_range(one)))(x)
 
 
 def outsiders(support: Support, inside: np.ndarray) -> np.ndarray:
-    """A few finite events outside the support, each an inside one with one bad coordinate; none for the real line."""
+    """A few finite events outside the support, each an inside one with one bad coordinate.
+
+    None for the real line, and for circles, on which positions count in any turn.
+    """
     if isinstance(support, Real):
         return inside[:0]
     size = inside[0].size

@@ -320,7 +320,7 @@ def substitution(support, n: int) -> tuple[np.ndarray, np.ndarray]:
     if isinstance(support, Positive):
         t = np.linspace(-60, 12, n)
         x, slope = np.exp(t), np.exp(t)
-    elif support.kind == "interval":
+    elif support.kind in ("interval", "circle"):
         t = np.linspace(-60, 60, n)
         lower, upper = (np.asarray(end, np.float64).ravel()[0] for end in (support.lower, support.upper))
         x, slope = lower + (upper - lower) * sps.expit(t), (upper - lower) * sps.expit(t) * sps.expit(-t)

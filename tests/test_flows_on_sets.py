@@ -37,7 +37,7 @@ def test_a_density_on_a_cylinder_integrates_to_one(cylinder):
     (angles, step), (heights, other) = midpoints(-np.pi, np.pi, 400), midpoints(-9, 9, 500)
     points = np.stack(np.meshgrid(angles, heights), -1)
     assert abs(np.exp(cylinder.log_prob(points)).sum() * step * other - 1) < 2e-3
-    assert (cylinder.log_prob(jnp.array([[3.2, 0.0], [-3.2, 0.0]])) == -np.inf).all()
+    assert np.isneginf(cylinder.log_prob(jnp.array([np.inf, 0.0])))
 
 
 def test_neither_density_nor_slope_jumps_at_the_cut(cylinder):

@@ -181,7 +181,7 @@ def test_precisions_promote_and_it_traces():
         (partial(dst.kl_divergence, dst.Normal(), dst.Logistic()), ValueError, "Normal from Logistic: give a key"),
         (partial(dst.kl_divergence, dst.Normal(), dst.StandardNormal((2,))), ValueError, r"one shape.*\(\).*\(2,\)"),
         (partial(dst.kl_divergence, dst.Normal(), dst.Normal(), condition=np.ones(2)), ValueError, "no condition"),
-        (partial(dst.kl_divergence, shifted(jr.key(0), 1), shifted(jr.key(0), 1)), ValueError, r"\(2,\).*none"),
+        (partial(dst.kl_divergence, shifted(jr.key(0), 1), shifted(jr.key(0), 1)), ValueError, r"\(\.\.\., 2\).*none"),
         (partial(dst.kl_divergence, dst.Normal(), dst.Normal(), num_samples=1), ValueError, "num_samples.*2.*1"),
         (partial(dst.kl_divergence, dst.Normal(), NUMBER), TypeError, "distribution as q, got float"),
         (partial(dst.kl_divergence, dst.Normal(), dst.Logistic(), key=NUMBER), TypeError, "key"),

@@ -9,9 +9,29 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from flowlib.bijections import AdditiveCondition, Chain, EmbedCondition, Identity, InDataUnits, Invert
-from flowlib.distributions import Dequantized, StandardNormal, Transformed, VmapMixture
+from flowlib.bijections import (
+    AbstractBijection,
+    AdditiveCondition,
+    Chain,
+    Concatenate,
+    EmbedCondition,
+    Flip,
+    Identity,
+    InDataUnits,
+    Indexed,
+    Invert,
+    NumericalInverse,
+    Reshape,
+    Sandwich,
+    Scan,
+    Stack,
+    Vmap,
+    backward,
+    forward,
+)
+from flowlib.distributions import Dequantized, Folded, Joint, Mixture, StandardNormal, Transformed, VmapMixture
 from flowlib.nn import LabelEmbedding
+from flowlib.parameters import freeze
 from flowlib.train import fit_to_data
 
 X = np.zeros((3, 2))
@@ -66,12 +86,63 @@ def wrapped(key):
     yield Transformed(flow, Identity((2,)))
     yield Dequantized(flow)
     yield VmapMixture(eqx.filter_vmap(labelled)(jr.split(key, 2)), jnp.ones(2))
+    yield Mixture([flow, StandardNormal((2,))])
+    yield Folded(flow)
+    one = scalar(key)
+    for bijection in (
+        Reshape(Reshape(flow.bijection, (2, 1)), (2,)),
+        Concatenate([one, one]),
+        Concatenate([Identity((1,)), Chain([one])]),
+        Reshape(Stack([Reshape(one, ()), Reshape(one, ())], axis=0), (2,)),
+        Sandwich(flow.bijection, Flip((2,))),
+        Sandwich(Flip((2,)), flow.bijection),
+        Indexed(one, [1], (2,)),
+        Reshape(Vmap(Reshape(one, ()), axis_size=2), (2,)),
+        NumericalInverse(flow.bijection),
+        Scan(eqx.filter_vmap(embedded)(jr.split(key, 3))),
+        freeze(flow.bijection),
+        AdditiveCondition(LabelEmbedding(key, 10, 2), (2,), ()),
+        EmbedCondition(embedded(key).bijection, eqx.nn.Sequential([LabelEmbedding(key, 10, 4)]), ()),
+        Passes(part=flow.bijection),
+    ):
+        yield Transformed(flow.base_dist, bijection)
+    yield Joint([Transformed(StandardNormal((1,)), one), StandardNormal(())])
+
+
+class Passes(AbstractBijection):
+    """A composite of a user's own."""
+
+    part: AbstractBijection
+    shape: tuple[int, ...] = (2,)
+    cond_shape: tuple[int, ...] | None = ()
+
+    def _transform_and_log_det(self, x, condition=None):
+        return forward(self.part, x, condition)
+
+    def _inverse_and_log_det(self, y, condition=None):
+        return backward(self.part, y, condition)
+
+
+def scalar(key) -> EmbedCondition:
+    """Of vectors of one coordinate."""
+    shift = AdditiveCondition(eqx.nn.Linear(4, 1, key=key), (1,), (4,))
+    return EmbedCondition(shift, LabelEmbedding(key, 10, 4), ())
 
 
 def test_what_holds_a_labelled_bijection_checks_labels_too(key):
     for dist in wrapped(key):
-        with pytest.raises(ValueError, match=r"got 12\.0 at row 2"):
+        with pytest.raises(ValueError, match=r"from 0 to 9, got 12\.0 at row 2"):
             dist.log_prob(X, np.array([0.0, 1.0, 12.0]))
+        with pytest.raises(ValueError, match=r"from 0 to 9, got 10"):
+            dist.sample(key, 2, 10)
+
+
+def test_labels_in_another_place_of_the_condition_are_checked_too(key):
+    mapped = Vmap(scalar(key), axis_size=2, in_axes_condition=0)
+    reshaped = Reshape(mapped, (2,), (1, 2))
+    for bijection, labels in ((mapped, [3, 10]), (reshaped, [[3, 10]])):
+        with pytest.raises(ValueError, match="from 0 to 9, got 10"):
+            bijection.transform(jnp.zeros(bijection.shape), np.array(labels))
 
 
 def test_a_fit_refuses_labels_out_of_range(key):

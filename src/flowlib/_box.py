@@ -59,6 +59,14 @@ def is_real(box: Box | None) -> bool:
     return box is not None and bool(np.isinf([*box.lower, *box.upper]).all())
 
 
+def shape_of(support: Any) -> tuple[int, ...]:
+    """The shape of events that what a user wrote tells: a range for each coordinate makes vectors."""
+    if isinstance(support, Box):
+        return () if len(support.lower) == 1 else (len(support.lower),)
+    one = isinstance(support, str | Support) or (isinstance(support, tuple) and _is_pair(support))
+    return (len(support),) if not one and isinstance(support, Sequence) else ()
+
+
 def as_support(box: Box) -> Support:
     """The simplest support that is the same set as the box."""
     if len(box.lower) != 1:

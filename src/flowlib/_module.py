@@ -1,5 +1,7 @@
 """What every module of flowlib shares: pickling by the package's own serialiser, and where parameters are unwrapped."""
 
+import copyreg
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
 import equinox as eqx
@@ -25,6 +27,22 @@ class Module(eqx.Module):
         return reduce_module(self)
 
 
+def _reduce_method(method: Any) -> Any:
+    """Pickle a bound method of a module as Python does a plain one: by the module and its name."""
+    if isinstance(method.__self__, Module):
+        return getattr, (method.__self__, method.__func__.__name__)
+    return method.__reduce_ex__(4)
+
+
+class _Probe(eqx.Module):
+    def method(self):
+        """For its type once it is bound."""
+
+
+# Equinox binds methods by a module that copies annotations, among them classes of JAX that do not pickle.
+copyreg.pickle(type(_Probe().method), _reduce_method)
+
+
 class Node(Module):
     """A bijection or a distribution: a module that unwraps its own parameters where it is called.
 
@@ -32,11 +50,18 @@ class Node(Module):
     `Scan` or a `Vmap` stacks the raw arrays, and a normalisation of the stacked array is another function.
     """
 
+    # The shape of one condition, or None if there is none.
+    cond_shape: eqx.AbstractVar[tuple[int, ...] | None]
+
     def _check_condition(self, condition: ArrayLike) -> None:
         """Raise a ValueError if a condition, or one in an array of them, has a value that is of no use.
 
-        Its values are known, and its shape is right. The default takes any.
+        Its values are known, and its shape is right. The default asks the parts that have conditions of this shape: a
+        node that hands its parts another condition than its own says what it does.
         """
+        for part in _parts(vars(self).values()):
+            if part.cond_shape is not None and part.cond_shape == self.cond_shape:
+                check_condition(part, condition)
 
 
 def unwrap_own(node: T) -> T:
@@ -68,6 +93,15 @@ def check_condition(node: Any, condition: Any) -> None:
     """Let a bijection or a distribution raise for values of conditions, if there are any and they are known."""
     if condition is not None and is_concrete(condition):
         peel(node)._check_condition(condition)
+
+
+def _parts(values: Iterable[Any]) -> Iterator[Any]:
+    """The bijections and distributions among the values, out of their wrappers, and in containers among them."""
+    for value in values:
+        if isinstance(value, tuple | list | dict):
+            yield from _parts(value.values() if isinstance(value, dict) else value)
+        elif isinstance(value, Node | paramax.NonTrainable) and isinstance(peel(value), Node):
+            yield peel(value)
 
 
 def is_wrapped(tree: Any) -> bool:

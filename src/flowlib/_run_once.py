@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from flowlib._ranks import broadcasting
+
 
 def run_once(function: Callable[..., Any]) -> Callable[..., Any]:
     """`eqx.filter_jit`, on a CPU without XLA's optimisations, which do not pay for a program that runs once.
@@ -20,6 +22,7 @@ def run_once(function: Callable[..., Any]) -> Callable[..., Any]:
     options: dict[str, Any] = {"compiler_options": {"xla_backend_optimization_level": 0}}
     quickly = eqx.filter_jit(function, **options)
 
+    @broadcasting
     @functools.wraps(function)
     def call(*args):
         # Inside jit this constant is traced too, also where no argument is.

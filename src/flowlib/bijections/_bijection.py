@@ -12,6 +12,8 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 
 from flowlib._arrays import cast_floats, float_dtype, promoted, real_array
 from flowlib._module import Node, check_condition, is_wrapped, peel, unwrap_own
+from flowlib._ranks import broadcasting
+from flowlib._wanted import in_sequence, kind_of
 from flowlib.support import Real, Support
 
 
@@ -246,12 +248,15 @@ def _validated(bijection, x, condition, shape, name):
     return bijection, x, condition
 
 
+@broadcasting
 @eqx.filter_jit
 def _call(bijection, x, condition, *, inverse, log_det) -> Any:
     dtype = float_dtype(bijection, x)
     # Half precision loses log-dets: compute in float32 and round the event only.
     compute = promoted(dtype, jnp.float32)
     bijection, x, condition = cast_floats((bijection, x, condition), compute)
+    given = peel(bijection).codomain if inverse else peel(bijection).domain
+    x = given.in_range(x) if given.has_circles else x
     y, change = (backward if inverse else forward)(bijection, x, condition)
     y = jnp.where(change.valid, y, jnp.nan).astype(dtype)
     return (y, jnp.where(change.valid, change.value, jnp.nan)) if log_det else y
@@ -276,4 +281,19 @@ def merge_cond_shapes(shapes: list[tuple[int, ...] | None], where: str) -> tuple
 def check_is_bijection(value: Any, where: str) -> None:
     """Raise a TypeError unless `value` is a bijection (or one in a paramax wrapper)."""
     if not isinstance(peel(value), AbstractBijection):
-        raise TypeError(f"{where} expected a bijection, got {type(value).__name__}.")
+        raise TypeError(f"{where} expected a bijection, got {kind_of(value)}.")
+
+
+def checked_parts(bijections: Any, where: str) -> tuple[Any, ...]:
+    """The bijections of a sequence, one at least, as a tuple.
+
+    Raises:
+        TypeError: if it is no sequence, or one of them no bijection.
+        ValueError: if there is none.
+    """
+    parts = in_sequence(bijections, AbstractBijection, "bijection", where)
+    if not parts:
+        raise ValueError(f"{where} expected at least one bijection, got none.")
+    for part in parts:
+        check_is_bijection(part, where)
+    return parts

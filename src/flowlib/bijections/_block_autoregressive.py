@@ -46,7 +46,7 @@ class BlockLinear(Module):
         shape = (dim * block_out, dim * block_in)
         diagonal, lower, bias = draw_together(jr.normal, key, [(dim, block_out, block_in), shape, shape[:1]])
         weights = np.outer(units.gains, below.shares)
-        self.log_diagonal = jnp.asarray(np.log(weights), float) + 0.03 * diagonal
+        self.log_diagonal = jnp.asarray(np.log(weights)[None], float) + 0.03 * diagonal
         self.lower = jnp.asarray(np.tile(0.05 * weights * block_in, (dim, dim)), float) * lower / math.sqrt(shape[1])
         noise = 0.1 * _GAIN * bias if block_out > 1 else jnp.zeros(shape[0])
         self.bias = noise - jnp.asarray(np.tile(units.gains * units.places, dim), float)

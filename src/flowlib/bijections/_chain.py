@@ -4,15 +4,15 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import equinox as eqx
-from jaxtyping import Array, ArrayLike
+from jaxtyping import Array
 
-from flowlib._module import check_condition, peel
+from flowlib._module import peel
 from flowlib.bijections._bijection import (
     AbstractBijection,
     LogDet,
     backward,
     backward_batch,
-    check_is_bijection,
+    checked_parts,
     forward,
     forward_batch,
     merge_cond_shapes,
@@ -40,17 +40,13 @@ class Chain(AbstractBijection):
     cond_shape: tuple[int, ...] | None = eqx.field(static=True)
 
     def __init__(self, bijections: Sequence[AbstractBijection]):
-        if len(bijections) == 0:
-            raise ValueError("Chain expected at least one bijection, got none.")
-        for bijection in bijections:
-            check_is_bijection(bijection, "Chain")
-        parts = [peel(bijection) for bijection in bijections]
+        self.bijections = checked_parts(bijections, "Chain")
+        parts = [peel(bijection) for bijection in self.bijections]
         for i, (part, following) in enumerate(pairwise(parts)):
             if part.out_shape != following.shape:
                 raise ValueError(
                     f"Chain expected a bijection of shape {part.out_shape} at index {i + 1}, got {following.shape}."
                 )
-        self.bijections = tuple(bijections)
         self.shape = parts[0].shape
         self.cond_shape = merge_cond_shapes([part.cond_shape for part in parts], "Chain")
         _reached(parts)
@@ -94,10 +90,6 @@ class Chain(AbstractBijection):
             y, log_det = backward_batch(bijection, y, condition)
             total = total + log_det
         return y, total
-
-    def _check_condition(self, condition: ArrayLike) -> None:
-        for bijection in self.bijections:
-            check_condition(bijection, condition)
 
     def __getitem__(self, index: int | slice) -> AbstractBijection:
         if isinstance(index, slice):

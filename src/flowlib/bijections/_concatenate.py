@@ -13,8 +13,8 @@ from flowlib.bijections._bijection import (
     LogDet,
     backward,
     backward_batch,
-    check_is_bijection,
     check_shapes_match,
+    checked_parts,
     forward,
     forward_batch,
     merge_cond_shapes,
@@ -42,9 +42,9 @@ class Concatenate(AbstractBijection):
     cond_shape: tuple[int, ...] | None = eqx.field(static=True)
 
     def __init__(self, bijections: Sequence[AbstractBijection], axis: int = 0):
-        parts = _parts(bijections, "Concatenate")
+        self.bijections = checked_parts(bijections, "Concatenate")
+        parts = [peel(bijection) for bijection in self.bijections]
         self.axis = _axis(axis, len(parts[0].shape), "Concatenate")
-        self.bijections = tuple(bijections)
         self.shape = _joined([part.shape for part in parts], self.axis)
         _joined([part.out_shape for part in parts], self.axis)
         self.cond_shape = merge_cond_shapes([part.cond_shape for part in parts], "Concatenate")
@@ -110,11 +110,11 @@ class Stack(AbstractBijection):
     cond_shape: tuple[int, ...] | None = eqx.field(static=True)
 
     def __init__(self, bijections: Sequence[AbstractBijection], axis: int = 0):
-        parts = _parts(bijections, "Stack")
+        self.bijections = checked_parts(bijections, "Stack")
+        parts = [peel(bijection) for bijection in self.bijections]
         check_shapes_match([part.shape for part in parts], "Stack")
         check_shapes_match([part.out_shape for part in parts], "Stack")
         self.axis = _axis(axis, len(parts[0].shape) + 1, "Stack")
-        self.bijections = tuple(bijections)
         self.shape = _stacked(parts[0].shape, len(parts), self.axis)
         self.cond_shape = merge_cond_shapes([part.cond_shape for part in parts], "Stack")
 
@@ -139,14 +139,6 @@ class Stack(AbstractBijection):
         slices = jnp.moveaxis(y, self.axis, 0)
         results = [backward(part, slice_, condition) for part, slice_ in zip(self.bijections, slices, strict=True)]
         return jnp.stack([x for x, _ in results], self.axis), _total(results)
-
-
-def _parts(bijections, where):
-    if len(bijections) == 0:
-        raise ValueError(f"{where} expected at least one bijection, got none.")
-    for bijection in bijections:
-        check_is_bijection(bijection, where)
-    return [peel(bijection) for bijection in bijections]
 
 
 def _axis(axis: int, ndim: int, where: str) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Int, PRNGKeyArray
 
 from flowlib._arrays import as_columns, check_count, check_key
+from flowlib._wanted import check_function
 from flowlib.bijections._bijection import AbstractBijection
 from flowlib.bijections._transformers import Transformers
 from flowlib.nn import MLP, AbstractVectorNet
@@ -76,6 +77,7 @@ class Coupling(AbstractBijection):
             in_size, out_size = n_kept + (cond_dim or 0), self.transformers.size
             sizes = {"width": nn_width, "depth": nn_depth, "activation": nn_activation}
             conditioner = MLP(check_key(key), in_size, max(out_size, 1), **sizes)
+        check_function(conditioner, "conditioner", "a module or function of one vector")
         self.conditioner = conditioner
 
     @property

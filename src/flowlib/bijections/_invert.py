@@ -1,9 +1,9 @@
 """A bijection turned around."""
 
 import equinox as eqx
-from jaxtyping import Array, ArrayLike
+from jaxtyping import Array
 
-from flowlib._module import check_condition, peel
+from flowlib._module import peel
 from flowlib.bijections._bijection import (
     AbstractBijection,
     backward,
@@ -58,6 +58,3 @@ class Invert(AbstractBijection):
 
     def _inverse_and_log_det_batch(self, y: Array, condition: Array | None = None):
         return forward_batch(self.bijection, y, condition)
-
-    def _check_condition(self, condition: ArrayLike) -> None:
-        check_condition(self.bijection, condition)

@@ -93,7 +93,7 @@ class _Layer(Module):
         self.mixing = _each_its_own(width, in_size, shape)
         start = logistics_side_by_side(width)
         logits, self.locations, self.scales = initial_components(start, shape, min_scale)
-        self.weights = logits + _each_its_own(out_size, width, shape)
+        self.weights = logits[None] + _each_its_own(out_size, width, shape)
 
     def constrained(self, min_scale):
         """U, locations, scales and log W."""

@@ -10,6 +10,7 @@ import jax.random as jr
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from flowlib._module import peel, unwrap_own
+from flowlib._ranks import broadcasting
 from flowlib.bijections._bijection import AbstractBijection, backward_batch, forward_batch
 from flowlib.bijections._chain import Chain
 from flowlib.bijections._condition import EmbedCondition
@@ -48,6 +49,7 @@ def holds_layer(bijection: Any, kind: type[AbstractBijection]) -> bool:
     return isinstance(bijection, kind)
 
 
+@broadcasting
 def pass_with_estimates(
     bijection: AbstractBijection,
     x: Float[Array, "rows *shape"],

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from flowlib._ranks import broadcasting
 from flowlib.bijections._bijection import AbstractBijection, LogDet
 
 # Every so many layers the exact input is kept.
@@ -56,6 +57,7 @@ def _forward(perturbed, moving, layers, directions, zero):
 
 
 @rebuilding_scan.def_bwd
+@broadcasting
 def _backward(residuals, grad_out, perturbed, moving, layers, directions, zero):
     y, log_det, anchors = residuals
     arrays, _, condition = moving

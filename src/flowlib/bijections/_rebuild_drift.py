@@ -9,6 +9,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from flowlib._arrays import cast_floats, float_dtype, promoted, real_array
 from flowlib._module import unwrap_own
+from flowlib._ranks import broadcasting
 from flowlib.bijections._bijection import AbstractBijection, backward_batch, forward_batch
 from flowlib.bijections._chain import Chain
 from flowlib.bijections._condition import EmbedCondition
@@ -61,6 +62,7 @@ def _rebuilds(bijection):
     return any(is_scan(leaf) and leaf.gradient == "rebuild" for leaf in jax.tree.leaves(bijection, is_leaf=is_scan))
 
 
+@broadcasting
 @eqx.filter_jit
 def _drifts(bijection, x, condition):
     dtype = promoted(float_dtype(bijection, x), jnp.float32)

@@ -3,10 +3,11 @@
 import math
 
 import equinox as eqx
-from jaxtyping import Array
+import numpy as np
+from jaxtyping import Array, ArrayLike
 
 from flowlib._arrays import as_shape
-from flowlib._module import peel
+from flowlib._module import check_condition, peel
 from flowlib.bijections._bijection import AbstractBijection, backward, check_is_bijection, forward
 from flowlib.support import Real, Support, reshaped
 
@@ -91,6 +92,11 @@ class Reshape(AbstractBijection):
         y = y.reshape(peel(self.bijection).out_shape)
         x, log_det = backward(self.bijection, y, self._inner_condition(condition))
         return x.reshape(self.shape), log_det
+
+    def _check_condition(self, condition: ArrayLike) -> None:
+        if self.bijection is not None and self.cond_shape is not None:
+            batch = np.shape(condition)[: np.ndim(condition) - len(self.cond_shape)]
+            check_condition(self.bijection, np.reshape(condition, (*batch, *peel(self.bijection).cond_shape)))
 
     def _inner_condition(self, condition):
         return None if condition is None else condition.reshape(peel(self.bijection).cond_shape)

@@ -18,6 +18,7 @@ from flowlib.bijections._bijection import (
     forward_batch,
 )
 from flowlib.bijections._rebuild import Directions, costly_part, rebuilding_scan
+from flowlib.bijections._reverse_only import reverse_only
 from flowlib.support import Support, fits, image
 
 Gradient = Literal["store", "recompute", "rebuild"]
@@ -37,7 +38,8 @@ class Scan(AbstractBijection):
             "recompute": the input of each layer, which is computed once more.
             "rebuild": the output, from which each layer's inverse rebuilds its input, and the exact input of
             every eighth layer. Memory hardly grows with the layers; each is inverted and taken once more.
-            Rounding errors grow through badly conditioned layers: `rebuild_drift` measures them. Reverse mode only.
+            Rounding errors grow through badly conditioned layers: `rebuild_drift` measures them. Reverse mode only:
+            forward mode is a TypeError.
 
     Raises:
         ValueError: if there are no arrays, their leading axes differ, a layer's output is no valid input for the
@@ -105,7 +107,7 @@ class Scan(AbstractBijection):
     def _take(self, directions, x, condition, zero):
         if self.gradient == "rebuild":
             arrays, layers = eqx.partition(self.bijection, eqx.is_inexact_array)
-            return rebuilding_scan((arrays, x, condition), layers, directions, zero)
+            return rebuilding_scan(reverse_only((arrays, x, condition)), layers, directions, zero)
         arrays, rest = eqx.partition(self.bijection, eqx.is_array)
 
         def body(carry, layer_arrays):

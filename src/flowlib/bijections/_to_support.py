@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike
 
 from flowlib._arrays import as_shape, check_values, is_concrete, real_array
-from flowlib._box import as_box, as_support, from_reals, to_reals
+from flowlib._box import as_box, as_support, from_reals, shape_of, to_reals
 from flowlib.bijections._bijection import AbstractBijection
 from flowlib.constraints import Parameter
 from flowlib.parameters import freeze
@@ -36,7 +36,7 @@ class ToSupport(AbstractBijection):
         support: "real", "positive", "circular" (angles from -pi to pi), a tuple (low, high) whose ends may be
             infinite, or a `Real`, `Positive`, `Interval` or `Circle` of `flowlib.support`; or, for
             vectors, a sequence of these, one for each coordinate.
-        shape: the shape of an event. Defaults to ().
+        shape: the shape of an event. Defaults to as many coordinates as there are ranges, or () with one range for all.
         cut: where circles are cut, for each coordinate or for all; frozen. Defaults to their lower ends.
 
     Raises:
@@ -52,11 +52,11 @@ class ToSupport(AbstractBijection):
     def __init__(
         self,
         support: str | Support | tuple[Any, ...] | Sequence[Any],
-        shape: tuple[int, ...] = (),
+        shape: int | tuple[int, ...] | None = None,
         *,
         cut: ArrayLike | None = None,
     ):
-        self.shape = as_shape(shape)
+        self.shape = shape_of(support) if shape is None else as_shape(shape)
         self.box = as_box(support, self.shape)
         self.cut = None
         if any(self.box.circular):
@@ -64,7 +64,9 @@ class ToSupport(AbstractBijection):
             cut = real_array(np.where(circular, lower, 0) if cut is None else cut, "cut")
             check_values(cut, "cut", np.isfinite, "finite")
             # NumPy for concrete values: eager JAX would compile a program for each shape.
-            whole = np.broadcast_to(np.asarray(cut), self.shape) if is_concrete(cut) else jnp.broadcast_to(cut, shape)
+            whole = (
+                np.broadcast_to(np.asarray(cut), self.shape) if is_concrete(cut) else jnp.broadcast_to(cut, self.shape)
+            )
             self.cut = freeze(jnp.asarray(whole))
 
     @property

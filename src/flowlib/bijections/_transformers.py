@@ -1,7 +1,7 @@
 """Bijections whose trainable arrays come from a flat vector, as a conditioner makes it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from paramax import AbstractUnwrappable
 
 from flowlib._module import Module, peel
+from flowlib._wanted import kind_of
 from flowlib.bijections._bijection import (
     AbstractBijection,
     LogDet,
@@ -111,6 +112,11 @@ class Transformers(Module):
             self.templates = (Template(transformer, 1 if joint else dim),)
             self.members = ((),) if joint else (tuple(range(dim)),)
         else:
+            if isinstance(transformer, type) or not isinstance(transformer, Iterable):
+                raise TypeError(
+                    f"{where} expected a bijection as transformer, or a sequence, got {kind_of(transformer)}."
+                )
+            transformer = tuple(transformer)
             if len(transformer) != dim:
                 raise ValueError(f"{where} expected {dim} transformers, one a coordinate, got {len(transformer)}.")
             for one in transformer:

@@ -6,10 +6,11 @@ from typing import Any
 
 import equinox as eqx
 import jax
-from jaxtyping import Array, PyTree
+import numpy as np
+from jaxtyping import Array, ArrayLike, PyTree
 
 from flowlib._arrays import check_count
-from flowlib._module import peel, unwrap_own
+from flowlib._module import check_condition, peel, unwrap_own
 from flowlib.bijections._bijection import (
     AbstractBijection,
     LogDet,
@@ -37,7 +38,8 @@ class Vmap(AbstractBijection):
         in_axes_condition: the axis of the condition to map over, or None to share it.
 
     Raises:
-        ValueError: if neither or both of `in_axes` and `axis_size` are given, or sizes differ.
+        ValueError: if neither or both of `in_axes` and `axis_size` are given, sizes differ, or an array or the
+            condition has no such axis.
         TypeError: if `bijection` is not a bijection.
     """
 
@@ -66,6 +68,11 @@ class Vmap(AbstractBijection):
         self.shape = (self.axis_size, *inner.shape)
         self.cond_shape = inner.cond_shape
         if inner.cond_shape is not None and in_axes_condition is not None:
+            most = len(inner.cond_shape)
+            if not -most - 1 <= in_axes_condition <= most:
+                raise ValueError(
+                    f"Vmap expected in_axes_condition from {-most - 1} to {most}, got {in_axes_condition}."
+                )
             self.condition_axis = in_axes_condition % (len(inner.cond_shape) + 1)
             before, after = inner.cond_shape[: self.condition_axis], inner.cond_shape[self.condition_axis :]
             self.cond_shape = (*before, self.axis_size, *after)
@@ -83,6 +90,12 @@ class Vmap(AbstractBijection):
     def codomain(self) -> Support:
         codomain = peel(self.bijection).codomain
         return codomain if is_elementwise(codomain) else Repeated(codomain)
+
+    def _check_condition(self, condition: ArrayLike) -> None:
+        if self.cond_shape is not None and self.condition_axis is not None:
+            batch = np.ndim(condition) - len(self.cond_shape)
+            condition = np.moveaxis(np.asarray(condition), batch + self.condition_axis, 0)
+        check_condition(self.bijection, condition)
 
     def _transform_and_log_det(self, x: Array, condition: Array | None = None):
         return self._map(forward, x, condition)
@@ -149,7 +162,11 @@ class _Axis:
 
 def _size(bijection: PyTree, axes: tuple[int | None, ...], axis_size: int | None) -> int:
     arrays = [leaf for leaf in jax.tree.leaves(bijection) if eqx.is_array(leaf)]
-    sizes = {leaf.shape[axis] for leaf, axis in zip(arrays, axes, strict=True) if axis is not None}
+    mapped = [(leaf, axis) for leaf, axis in zip(arrays, axes, strict=True) if axis is not None]
+    for leaf, axis in mapped:
+        if not -leaf.ndim <= axis < leaf.ndim:
+            raise ValueError(f"Vmap expected arrays with an axis {axis} to map over, got one of shape {leaf.shape}.")
+    sizes = {leaf.shape[axis] for leaf, axis in mapped}
     if axis_size is not None:
         if sizes:
             raise ValueError("Vmap expected either in_axes or axis_size, got both.")

@@ -12,10 +12,13 @@ import jax.numpy as jnp
 import paramax
 from jaxtyping import Array, ArrayLike
 
-from flowlib._arrays import check_positive, real_array
+from flowlib._arrays import check_positive, is_concrete, real_array
 from flowlib.distributions._distribution import density_batch
 from flowlib.distributions._special import log_sum_exp, safe_log
 from flowlib.distributions._statistics import AbstractCumulative, AbstractMeanVariance, closed_form, moment
+
+# Added to weights, it is beyond the digits of float32 and of all but the least in float64.
+_LEAST = 1e-30
 
 
 class AbstractMixture(AbstractMeanVariance, AbstractCumulative):
@@ -73,4 +76,5 @@ def log_weights(weights: ArrayLike | Sequence[float], name: str) -> paramax.Para
     check_positive(weights, "weights")
     if weights.ndim != 1:
         raise ValueError(f"{name} expected weights of shape (components,), got {weights.shape}.")
-    return paramax.Parameterize(jax.nn.log_softmax, jnp.log(weights))
+    # Where values are not known there may be zeros: with so little more than 0 their gradients are finite, and right.
+    return paramax.Parameterize(jax.nn.log_softmax, jnp.log(weights if is_concrete(weights) else weights + _LEAST))

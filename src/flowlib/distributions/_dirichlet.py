@@ -11,16 +11,23 @@ from paramax import AbstractUnwrappable, unwrap
 
 from flowlib.constraints import finite, positive
 from flowlib.distributions._batch_first import AbstractBatchSampler
-from flowlib.distributions._special import HALF_LOG_2PI, digamma_excess, power_term, stirling_remainder
+from flowlib.distributions._special import (
+    HALF_LOG_2PI,
+    digamma_excess,
+    power_term,
+    stirling_remainder,
+    zero_times_infinity,
+)
 from flowlib.distributions._statistics import AbstractMoments
 from flowlib.support import Simplex, Support
 
 
 class Dirichlet(AbstractBatchSampler, AbstractMoments):
-    """log p(x) = sum_i (a_i - 1) log x_i + log Gamma(sum_i a_i) - sum_i log Gamma(a_i), for parts x_i > 0 of sum 1.
+    """log p(x) = sum_i (a_i - 1) log x_i + log Gamma(sum_i a_i) - sum_i log Gamma(a_i), for parts x_i >= 0 of sum 1.
 
     `scipy.stats.dirichlet(concentration)`: a density in all coordinates but the last, as that of `StickBreaking`.
-    Draws stay off the ends, at which the density may have poles. Accurate for large concentrations. Has mean, variance
+    At a part of 0 it is -inf for a > 1, finite for a = 1 and +inf for a < 1, and -inf where two parts differ in this;
+    draws stay off such ends. Accurate for large concentrations. Has mean, variance
     and entropy in closed form.
 
     Args:
@@ -50,12 +57,17 @@ class Dirichlet(AbstractBatchSampler, AbstractMoments):
 
     @property
     def support(self) -> Support:
-        return Simplex()
+        return Simplex(closed=True)
 
     def _log_prob(self, x: Array, condition: Array | None) -> Array:
-        # Relative to the mean: the leading terms of the Gamma functions then cancel on paper.
         a = self.concentration
         mean, log_mean = a / a.sum(), jnp.log(a) - jnp.log(a.sum())
+        clash = zero_times_infinity((x == 0) & (a > 1), (x == 0) & (a < 1))
+        return jnp.where(clash, -jnp.inf, self._log_density(jnp.where(clash, mean, x), mean, log_mean))
+
+    def _log_density(self, x: Array, mean: Array, log_mean: Array) -> Array:
+        # Relative to the mean: the leading terms of the Gamma functions then cancel on paper.
+        a = self.concentration
         return power_term(a - 1, x, x - mean, mean, log_mean).sum() + self._log_peak()
 
     def _log_peak(self) -> Array:

@@ -13,7 +13,9 @@ from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
 from flowlib._arrays import as_shape, cast_floats, check_key, float_dtype, promoted, real_array
 from flowlib._module import Node, check_condition, peel, unwrap_own
-from flowlib.support import Support
+from flowlib._ranks import broadcasting
+from flowlib._wanted import batch_of, in_sequence, kind_of
+from flowlib.support import Real, Support
 
 D = TypeVar("D", bound="AbstractSampler")
 
@@ -21,8 +23,8 @@ D = TypeVar("D", bound="AbstractSampler")
 class AbstractSampler(Node):
     """What can be drawn from: events of one shape, perhaps given a condition.
 
-    Subclasses declare `shape`, `cond_shape` and `support`, and write `_sample` for one event, with a `self` whose
-    parameters are plain arrays.
+    Subclasses declare `shape`, `cond_shape` and, unless it is the reals, `support`; they write `_sample` for one event,
+    with a `self` whose parameters are plain arrays.
     """
 
     # The shape of one event.
@@ -31,9 +33,9 @@ class AbstractSampler(Node):
     cond_shape: eqx.AbstractVar[tuple[int, ...] | None]
 
     @property
-    @abstractmethod
     def support(self) -> Support:
-        """Where the density is positive."""
+        """Where the density is positive: the reals, unless a subclass says otherwise."""
+        return Real()
 
     @abstractmethod
     def _sample(self, key: PRNGKeyArray, condition: Array | None) -> Array:
@@ -75,8 +77,8 @@ class AbstractSampler(Node):
 class AbstractDistribution(AbstractSampler):
     """A density that can be evaluated and sampled.
 
-    Subclasses declare `shape`, `cond_shape` and `support`, and write `_log_prob` and `_sample`
-    (and `_sample_and_log_prob` where both together are cheaper) for one event, with a `self`
+    Subclasses declare `shape`, `cond_shape` and, unless it is the reals, `support`; they write `_log_prob` and
+    `_sample` (and `_sample_and_log_prob` where both together are cheaper) for one event, with a `self`
     whose parameters are plain arrays. The public methods vectorise with one rule: results have shape
     `sample_shape + batch shape of the condition + event shape`, and `log_prob` broadcasts the
     batch shapes of `x` and `condition` as NumPy does. They run compiled; a second call with
@@ -108,7 +110,7 @@ class AbstractDistribution(AbstractSampler):
     def log_prob(self, x: ArrayLike, condition: ArrayLike | None = None) -> Array:
         """The log density at `x`, of shape `broadcast(batch of x, batch of condition)`.
 
-        It is -inf outside the support and NaN where `x` has a NaN.
+        It is -inf outside the support and NaN where `x` has a NaN. On circles a position counts in any turn.
 
         Args:
             x: events, of shape `(*batch, *shape)`.
@@ -119,7 +121,7 @@ class AbstractDistribution(AbstractSampler):
                 condition is missing or one is given that cannot be used.
             TypeError: if either does not hold real numbers.
         """
-        return map_batch(density_batch, self, x, condition, self.shape)
+        return map_batch(density_of_events, self, x, condition, self.shape)
 
     def sample_and_log_prob(
         self, key: PRNGKeyArray, sample_shape: int | tuple[int, ...] = (), condition: ArrayLike | None = None
@@ -151,6 +153,16 @@ def density_batch(dist: AbstractDistribution, x: Array, condition: Array | None 
     """`density` over a leading axis of `x`; `condition` is None, shared, or one for each row."""
     dist = unwrap_own(dist)
     return guarded(dist.support, x, lambda safe: dist._log_prob_batch(safe, _own(dist, condition)))
+
+
+def density_of_events(dist: AbstractDistribution, x: Array, condition: Array | None = None) -> Array:
+    """`density_batch` of events as users give them, their positions on circles in any turn."""
+    return density_batch(dist, in_range(unwrap_own(dist).support, x), condition)
+
+
+def in_range(support: Support, x: Array) -> Array:
+    """A batch of events as users give them, with positions on circles in the turn of the support."""
+    return jax.vmap(support.in_range)(x) if support.has_circles else x
 
 
 def guarded(support: Support, x: Array, log_prob: Callable[[Array], Array]) -> Array:
@@ -237,8 +249,24 @@ def check_is_distribution(value: Any, where: str, name: str = "dist") -> Abstrac
     """`value` out of its paramax wrapper, if it sits in one; a TypeError unless it is a distribution."""
     node = peel(value)
     if not isinstance(node, AbstractDistribution):
-        raise TypeError(f"{where} expected a distribution as {name}, got {type(node).__name__}.")
+        raise TypeError(f"{where} expected a distribution as {name}, got {kind_of(node)}.")
     return node
+
+
+def checked_dists(dists: Any, where: str, what: str) -> tuple[Any, ...]:
+    """The distributions of a sequence, one at least and each called `what`, as a tuple; some may be in a wrapper.
+
+    Raises:
+        TypeError: if it is no sequence, or one of them no distribution.
+        ValueError: if there is none.
+    """
+    given = in_sequence(dists, AbstractDistribution, "distribution", where)
+    if not given:
+        raise ValueError(f"{where} expected at least one {what}, got none.")
+    for dist in given:
+        if not isinstance(peel(dist), AbstractDistribution):
+            raise TypeError(f"{where} expected distributions, got {kind_of(dist)}.")
+    return given
 
 
 def _own(dist: AbstractSampler, condition: Array | None) -> Array | None:
@@ -254,7 +282,7 @@ def _condition_axis(dist: AbstractSampler, condition: Array | None) -> int | Non
 def _batch_shape(dist, array, event_shape, name):
     n_batch = array.ndim - len(event_shape)
     if n_batch < 0 or array.shape[n_batch:] != event_shape:
-        wanted = f"(..., {', '.join(map(str, event_shape))})" if event_shape else "(...)"
+        wanted = batch_of(event_shape)
         raise ValueError(f"{type(dist).__name__} expected {name} of shape {wanted}, got {array.shape}.")
     return array.shape[:n_batch]
 
@@ -266,7 +294,7 @@ def _validated_condition(dist, condition):
             raise ValueError(f"{label} is unconditional, but got a condition. Leave it out, or build it with cond_dim.")
         return None, ()
     if condition is None:
-        raise ValueError(f"{label} expected a condition of shape (..., *{dist.cond_shape}), got none.")
+        raise ValueError(f"{label} expected a condition of shape {batch_of(dist.cond_shape)}, got none.")
     condition = real_array(condition, "condition", keep_integers=True)
     batch = _batch_shape(dist, condition, dist.cond_shape, "condition")
     check_condition(dist, condition)
@@ -287,14 +315,16 @@ def _promoted(*trees: Any) -> tuple[Any, Any]:
     return dtype, promoted(dtype, jnp.float32)
 
 
+@broadcasting
 @eqx.filter_jit
 def _map_batch(fn, dist, x, condition, event_shape, batch):
     dtype, compute = _promoted(dist, x)
     dist, x, condition = as_rows(dist, x, condition, event_shape, batch)
     # A density keeps its digits; an event comes back in the precision it came in.
-    return _in_batch(fn(dist, x, condition), batch, compute if fn is density_batch else dtype)
+    return _in_batch(fn(dist, x, condition), batch, compute if fn is density_of_events else dtype)
 
 
+@broadcasting
 @eqx.filter_jit
 def _map_draws(fn, dist, key, condition, batch):
     dtype, compute = _promoted(dist)

@@ -9,6 +9,7 @@ import jax.random as jr
 from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
 from flowlib._arrays import check_count, check_key
+from flowlib._ranks import broadcasting
 from flowlib.bijections import Loc, TriangularAffine
 from flowlib.constraints import finite
 from flowlib.distributions._multivariate_normal import MultivariateNormal
@@ -99,6 +100,7 @@ def _shifted(loc):
     return Transformed(StandardNormal(loc.shape), Loc(loc))
 
 
+@broadcasting
 @eqx.filter_jit
 def _start(key, x, components, iterations):
     """Means, covariances, the mean covariance and weights of clusters, in the units of the data."""

@@ -7,14 +7,15 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, ArrayLike, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
 from flowlib._arrays import float_dtype
-from flowlib._module import check_condition, peel
+from flowlib._module import peel
 from flowlib.bijections import merge_cond_shapes
 from flowlib.distributions._batch_first import AbstractBatchDistribution
 from flowlib.distributions._distribution import (
     AbstractDistribution,
+    checked_dists,
     density_batch,
     draw_batch,
     draw_with_density_batch,
@@ -54,15 +55,11 @@ class Joint(AbstractBatchDistribution, AbstractMeanVariance, AbstractEntropy, Ab
     cond_shape: tuple[int, ...] | None = eqx.field(static=True)
 
     def __init__(self, dists: Sequence[AbstractDistribution]):
-        parts = [peel(dist) for dist in dists]
-        if not parts:
-            raise ValueError("Joint expected at least one distribution, got none.")
+        self.dists = checked_dists(dists, "Joint", "distribution")
+        parts = [peel(dist) for dist in self.dists]
         for part in parts:
-            if not isinstance(part, AbstractDistribution):
-                raise TypeError(f"Joint expected distributions, got {type(part).__name__}.")
             if part.ndim > 1:
                 raise ValueError(f"Joint expected distributions over scalars or vectors, got events of {part.shape}.")
-        self.dists = tuple(dists)
         self.shape = (sum(math.prod(part.shape) for part in parts),)
         self.cond_shape = merge_cond_shapes([part.cond_shape for part in parts], "Joint")
 
@@ -70,11 +67,6 @@ class Joint(AbstractBatchDistribution, AbstractMeanVariance, AbstractEntropy, Ab
     def support(self) -> Support:
         parts = [peel(dist) for dist in self.dists]
         return join([_as_vector(part) for part in parts], [math.prod(part.shape) for part in parts], axis=0)
-
-    def _check_condition(self, condition: ArrayLike) -> None:
-        for dist in self.dists:
-            if peel(dist).cond_shape is not None:
-                check_condition(dist, condition)
 
     def _log_prob_batch(self, x: Array, condition: Array | None) -> Array:
         dtype = x.dtype

@@ -12,6 +12,8 @@ from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
 from flowlib._arrays import cast_floats, check_count, check_key, float_dtype, promoted
 from flowlib._module import peel, unwrap_own
+from flowlib._ranks import broadcasting
+from flowlib._wanted import batch_of, kind_of
 from flowlib.bijections import merge_cond_shapes
 from flowlib.distributions._beta import Beta
 from flowlib.distributions._cauchy import Cauchy
@@ -70,13 +72,13 @@ def kl_divergence(
     """
     for name, dist in (("p", peel(p)), ("q", peel(q))):
         if not isinstance(dist, AbstractDistribution):
-            raise TypeError(f"kl_divergence expected a distribution as {name}, got {type(dist).__name__}.")
+            raise TypeError(f"kl_divergence expected a distribution as {name}, got {kind_of(dist)}.")
     if peel(p).shape != peel(q).shape:
         raise ValueError(f"kl_divergence expected events of one shape, got {peel(p).shape} and {peel(q).shape}.")
     num_samples = check_count(num_samples, "num_samples", 2)
     cond_shape = merge_cond_shapes([peel(p).cond_shape, peel(q).cond_shape], "kl_divergence")
     if (cond_shape is None) != (condition is None):
-        wanted = "no condition" if cond_shape is None else f"a condition of shape (..., *{cond_shape})"
+        wanted = "no condition" if cond_shape is None else f"a condition of shape {batch_of(cond_shape)}"
         raise ValueError(f"kl_divergence expected {wanted}, got {'none' if condition is None else 'one'}.")
     pairs = _pairs(p, q)
     key = None if key is None else check_key(key)
@@ -123,12 +125,14 @@ def _in_one_dtype(p, q):
     return dtype, *cast_floats((p, q), dtype)
 
 
+@broadcasting
 @eqx.filter_jit
 def _evaluate(exact, p, q):
     dtype, p, q = _in_one_dtype(p, q)
     return jnp.asarray(exact(unwrap_own(p), unwrap_own(q)), dtype)
 
 
+@broadcasting
 @eqx.filter_jit
 def _estimate(p, q, key, num_samples, condition):
     _, p, q = _in_one_dtype(p, q)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from flowlib._arrays import float_dtype
 from flowlib._module import Module, unwrap_own
 from flowlib.bijections import LayerSteps, layer_steps
-from flowlib.distributions._distribution import density_batch, draw_with_density_batch
+from flowlib.distributions._distribution import density_batch, draw_with_density_batch, in_range
 
 
 class LayerValues(Module):
@@ -37,7 +37,7 @@ class LayerValues(Module):
 def values_of_data(dist: Any, x: Array, condition: Array | None) -> tuple[list[Array], Any]:
     """The events between the layers for a batch of data; the log densities and the names. From the base to the data."""
     dist = unwrap_own(dist)
-    safe, inside = jax.vmap(dist.support.guard)(x)
+    safe, inside = jax.vmap(dist.support.guard)(in_range(dist.support, x))
     steps = layer_steps(dist.bijection, safe, condition, inverse=True)
     at_base = density_batch(dist.base_dist, steps[-1].events[-1], condition)
     log_dets = jax.tree.map(lambda *parts: jnp.concatenate(parts), *(step.log_dets for step in steps))

@@ -10,7 +10,7 @@ from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
 from flowlib._arrays import check_count, check_key
 from flowlib._module import unwrap_own
-from flowlib.distributions._distribution import AbstractSampler, guarded, map_batch
+from flowlib.distributions._distribution import AbstractSampler, guarded, in_range, map_batch
 from flowlib.distributions._special import log_sum_exp
 
 
@@ -58,4 +58,5 @@ class AbstractMarginal(AbstractSampler):
 
 def _lower_bound(dist, x, condition, key, num_samples):
     dist = unwrap_own(dist)
+    x = in_range(dist.support, x)
     return guarded(dist.support, x, lambda safe: dist._bound(jr.split(key, num_samples), safe, condition))

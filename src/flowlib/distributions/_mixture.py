@@ -12,13 +12,13 @@ import paramax
 from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
 from flowlib._arrays import float_dtype
-from flowlib._module import check_condition, peel
+from flowlib._module import peel
 from flowlib.bijections import merge_cond_shapes
 from flowlib.distributions._abstract_mixture import AbstractMixture, log_weights
 from flowlib.distributions._batch_first import AbstractBatchSampler
-from flowlib.distributions._distribution import AbstractDistribution, draw_batch
+from flowlib.distributions._distribution import AbstractDistribution, checked_dists, draw_batch
 from flowlib.distributions._statistics import is_product
-from flowlib.support import Real, Subset, Support
+from flowlib.support import OneTurn, Real, Subset, Support
 
 
 class Mixture(AbstractBatchSampler, AbstractMixture):
@@ -46,12 +46,8 @@ class Mixture(AbstractBatchSampler, AbstractMixture):
     cond_shape: tuple[int, ...] | None = eqx.field(static=True)
 
     def __init__(self, dists: Sequence[AbstractDistribution], weights: ArrayLike | Sequence[float] | None = None):
-        parts = [peel(dist) for dist in dists]
-        if not parts:
-            raise ValueError("Mixture expected at least one component, got none.")
-        for part in parts:
-            if not isinstance(part, AbstractDistribution):
-                raise TypeError(f"Mixture expected distributions, got {type(part).__name__}.")
+        self.dists = checked_dists(dists, "Mixture", "component")
+        parts = [peel(dist) for dist in self.dists]
         shapes = [part.shape for part in parts]
         if len(set(shapes)) > 1:
             raise ValueError(f"Mixture expected components of one shape, got {shapes}.")
@@ -62,7 +58,6 @@ class Mixture(AbstractBatchSampler, AbstractMixture):
         self._log_weights = log_weights(weights, "Mixture")
         if np.shape(weights) != (len(parts),):
             raise ValueError(f"Mixture expected {len(parts)} weights, one for each component, got {np.shape(weights)}.")
-        self.dists = tuple(dists)
         self.shape = shapes[0]
         self.cond_shape = merge_cond_shapes([part.cond_shape for part in parts], "Mixture")
 
@@ -73,13 +68,10 @@ class Mixture(AbstractBatchSampler, AbstractMixture):
         fixed = not any(eqx.is_array(leaf) for leaf in jax.tree.leaves(supports))
         if fixed and all(eqx.tree_equal(support, supports[0]) is True for support in supports):
             return supports[0]
+        if all(support.has_circles for support in supports):
+            return OneTurn(supports[0])
         # Of a union, no more is known than that it lies in the reals; a component that fills them fills them.
         return Real() if any(isinstance(support, Real) for support in supports) else Subset(Real())
-
-    def _check_condition(self, condition: ArrayLike) -> None:
-        for dist in self.dists:
-            if peel(dist).cond_shape is not None:
-                check_condition(dist, condition)
 
     def _sample_batch(self, key: PRNGKeyArray, size: int, condition: Array | None) -> Array:
         key_component, *keys = jr.split(key, len(self.dists) + 1)

@@ -14,6 +14,8 @@ from jaxtyping import Array, ArrayLike
 
 from flowlib._arrays import cast_floats, float_dtype, promoted
 from flowlib._module import peel, unwrap_own
+from flowlib._ranks import broadcasting
+from flowlib._wanted import kind_of
 from flowlib.distributions._distribution import AbstractDistribution, map_batch
 from flowlib.distributions._special import safe_log
 
@@ -186,7 +188,7 @@ def checked_product(dist: Any, kind: type, owner: str, what: str) -> AbstractDis
     """
     dist = peel(dist)
     if not isinstance(dist, AbstractDistribution):
-        raise TypeError(f"{owner} expected a distribution, got {type(dist).__name__}.")
+        raise TypeError(f"{owner} expected a distribution, got {kind_of(dist)}.")
     if dist.cond_shape is not None:
         raise ValueError(f"{owner} expected an unconditional distribution, got one with cond_shape {dist.cond_shape}.")
     if not is_product(dist, kind):
@@ -197,6 +199,7 @@ def checked_product(dist: Any, kind: type, owner: str, what: str) -> AbstractDis
     return dist
 
 
+@broadcasting
 @eqx.filter_jit
 def statistic(name: str, dist: AbstractDistribution, shape: tuple[int, ...]) -> Array:
     """What the method `name` of a distribution gives with plain parameters, in a shape."""

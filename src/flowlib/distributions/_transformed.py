@@ -6,7 +6,8 @@ from jaxtyping import Array, ArrayLike, PRNGKeyArray
 from paramax import NonTrainable
 
 from flowlib._arrays import float_dtype
-from flowlib._module import check_condition, peel, unwrap_own
+from flowlib._module import peel, unwrap_own
+from flowlib._wanted import kind_of
 from flowlib.bijections import (
     AbstractBijection,
     Chain,
@@ -29,6 +30,7 @@ from flowlib.distributions._distribution import (
     draw_batch,
     draw_with_density,
     draw_with_density_batch,
+    in_range,
     map_batch,
     map_draws,
 )
@@ -112,10 +114,6 @@ class AbstractTransformed(AbstractDistribution):
             return Transformed(base, self.bijection)
         return Transformed(base, Chain(parts[::-1]).merge_chains())
 
-    def _check_condition(self, condition: ArrayLike) -> None:
-        check_condition(self.bijection, condition)
-        check_condition(self.base_dist, condition)
-
     def _log_prob(self, x: Array, condition: Array | None) -> Array:
         z, log_det = backward(self.bijection, x, condition)
         return _add(density(self.base_dist, z, condition), log_det)
@@ -169,9 +167,9 @@ class Transformed(AbstractTransformed):
     def __init__(self, base_dist: AbstractDistribution, bijection: AbstractBijection):
         base, map_ = peel(base_dist), peel(bijection)
         if not isinstance(base, AbstractDistribution):
-            raise TypeError(f"Transformed expected a distribution as base_dist, got {type(base).__name__}.")
+            raise TypeError(f"Transformed expected a distribution as base_dist, got {kind_of(base)}.")
         if not isinstance(map_, AbstractBijection):
-            raise TypeError(f"Transformed expected a bijection, got {type(map_).__name__}.")
+            raise TypeError(f"Transformed expected a bijection, got {kind_of(map_)}.")
         if base.shape != map_.shape:
             raise ValueError(f"Transformed expected a bijection of shape {base.shape} like its base, got {map_.shape}.")
         if not fits(base.support, map_.domain):
@@ -193,12 +191,14 @@ class Transformed(AbstractTransformed):
 
 def _to_base(dist, x, condition):
     dist = unwrap_own(dist)
+    x = in_range(dist.support, x)
     z, valid = values_batch(dist.bijection, x, condition, inverse=True)
     return jnp.where(valid.reshape(-1, *[1] * (z.ndim - 1)), z, jnp.nan)
 
 
 def _from_base(dist, z, condition):
     dist = unwrap_own(dist)
+    z = in_range(peel(dist.bijection).domain, z)
     x, valid = values_batch(dist.bijection, z, condition)
     return jnp.where(valid.reshape(-1, *[1] * (x.ndim - 1)), x, jnp.nan)
 

@@ -17,8 +17,8 @@ from flowlib.support import Circle, Support
 class UniformCircle(AbstractBatchSampler, AbstractEntropy):
     """Independent angles, each anywhere alike: log p(x) = -log(2 pi) for each, on -pi <= x <= pi.
 
-    The base of flows on circles and tori. `Uniform(-pi, pi)` has the same density on an interval with two ends. Has
-    entropy in closed form.
+    Angles in other turns count as the same angles. The base of flows on circles and tori. `Uniform(-pi, pi)` has the
+    same density on an interval with two ends. Has entropy in closed form.
 
     Args:
         shape: the shape of an event. Defaults to ().

@@ -13,11 +13,12 @@ import paramax
 from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
 from flowlib._arrays import float_dtype
-from flowlib._module import check_condition, peel
+from flowlib._module import peel
+from flowlib._wanted import kind_of
 from flowlib.distributions._abstract_mixture import AbstractMixture, log_weights
 from flowlib.distributions._distribution import AbstractDistribution, draw, draw_batch
 from flowlib.distributions._statistics import is_product
-from flowlib.support import Real, Subset, Support
+from flowlib.support import OneTurn, Real, Subset, Support
 
 
 class VmapMixture(AbstractMixture):
@@ -46,7 +47,7 @@ class VmapMixture(AbstractMixture):
     def __init__(self, dist: AbstractDistribution, weights: ArrayLike):
         component = peel(dist)
         if not isinstance(component, AbstractDistribution):
-            raise TypeError(f"VmapMixture expected a distribution, got {type(component).__name__}.")
+            raise TypeError(f"VmapMixture expected a distribution, got {kind_of(component)}.")
         own_weights, components = log_weights(weights, "VmapMixture"), np.shape(weights)
         for leaf in jax.tree.leaves(dist):
             if eqx.is_array(leaf) and leaf.shape[:1] != components:
@@ -64,10 +65,10 @@ class VmapMixture(AbstractMixture):
         support = peel(self.dist).support
         # One that depends on the parameters is another for each component.
         fixed = not any(eqx.is_array(leaf) for leaf in jax.tree.leaves(support))
-        return support if fixed else Subset(Real())
-
-    def _check_condition(self, condition: ArrayLike) -> None:
-        check_condition(self.dist, condition)
+        if fixed or not support.has_circles:
+            return support if fixed else Subset(Real())
+        one = jax.tree.map(lambda leaf: leaf[0] if eqx.is_array(leaf) else leaf, peel(self.dist))
+        return OneTurn(one.support)
 
     def _sample(self, key: PRNGKeyArray, condition: Array | None) -> Array:
         key_component, key_draw = jr.split(key)

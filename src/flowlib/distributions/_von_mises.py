@@ -32,7 +32,8 @@ _MOST_ROUNDS = 100
 class VonMises(AbstractBatchSampler, AbstractEntropy, AbstractCumulative):
     """Independent angles: log p(x) = k cos(x - loc) - log(2 pi I0(k)), k the concentration, summed, on -pi <= x <= pi.
 
-    `scipy.stats.vonmises(concentration, loc)`, cut open at pi, where both ends are one point; for small concentrations
+    `scipy.stats.vonmises(concentration, loc)`, cut open at pi, where both ends are one point; draws are in this range,
+    and an angle in any other turn has the density of the same angle in it. For small concentrations it becomes
     the uniform distribution on the circle. The arguments broadcast to the shape of an event. Accurate for any
     concentration, so large that it is a normal of variance 1 / concentration, too. Draws are exact, by rejection.
 

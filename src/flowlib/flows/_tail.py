@@ -15,6 +15,7 @@ from paramax import Parameterize
 from flowlib._arrays import check_count, check_key
 from flowlib._module import peel
 from flowlib._run_once import run_once
+from flowlib._wanted import kind_of
 from flowlib.bijections import AbstractBijection, Affine, Chain, EmbedCondition, Gradient, InDataUnits, Invert, Scan
 from flowlib.constraints import bounded_scale
 from flowlib.distributions import AbstractDistribution, Dequantized, Transformed, with_support
@@ -36,7 +37,7 @@ def vector_dim(base_dist: AbstractDistribution) -> int:
     """
     base = peel(base_dist)
     if not isinstance(base, AbstractDistribution):
-        raise TypeError(f"base_dist must be a distribution, got {type(base).__name__}.")
+        raise TypeError(f"base_dist must be a distribution, got {kind_of(base)}.")
     if base.ndim != 1:
         raise ValueError(f"base_dist must have vectors as events, of shape (dim,), got shape {base.shape}.")
     return int(base.shape[0])

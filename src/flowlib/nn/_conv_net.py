@@ -7,6 +7,7 @@ import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from flowlib._arrays import check_count
+from flowlib.nn._activation import checked_activation
 from flowlib.nn._convolution import Convolution
 from flowlib.nn._image_net import AbstractImageNet, ChannelShifts, make_parts, plus, shifts_of, zero_convolution
 from flowlib.nn._mlp import squash
@@ -30,6 +31,7 @@ class ConvNet(AbstractImageNet):
 
     Raises:
         ValueError: if a size is out of range; when called, if the image or the condition has another shape.
+        TypeError: if `activation` is no function.
 
     References:
         Kingma and Dhariwal (2018), https://arxiv.org/abs/1807.03039, appendix B.
@@ -62,7 +64,7 @@ class ConvNet(AbstractImageNet):
             key, kernels, weight_norm=False, cond_dim=cond_dim, places=len(kernels), width=width
         )
         self.layers = (*hidden, zero_convolution(sizes[-1], width, out_channels))
-        self.activation = activation
+        self.activation = checked_activation(activation)
         self.in_channels = in_channels
         self.cond_dim = cond_dim
 

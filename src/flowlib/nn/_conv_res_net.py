@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from flowlib._arrays import check_count
 from flowlib._module import Module
+from flowlib.nn._activation import checked_activation
 from flowlib.nn._convolution import Convolution
 from flowlib.nn._image_net import AbstractImageNet, ChannelShifts, make_parts, plus, shifts_of, zero_convolution
 from flowlib.nn._mlp import squash
@@ -44,6 +45,7 @@ class ConvResNet(AbstractImageNet):
 
     Raises:
         ValueError: if a size is out of range; when called, if the image or the condition has another shape.
+        TypeError: if `activation` is no function.
 
     References:
         Dinh, Sohl-Dickstein and Bengio (2017), https://arxiv.org/abs/1605.08803;
@@ -86,7 +88,7 @@ class ConvResNet(AbstractImageNet):
         )
         self.blocks = ResidualBlock(*block)
         self.last = zero_convolution(1, width, out_channels)
-        self.activation = activation
+        self.activation = checked_activation(activation)
         self.in_channels = in_channels
         self.cond_dim = cond_dim
 

@@ -35,7 +35,8 @@ class LabelEmbedding(Module):
         self.num_classes = check_count(num_classes, "num_classes")
         self.weight = jr.normal(key, (self.num_classes, check_count(size, "size")))
 
-    def __call__(self, label: ArrayLike) -> Float[Array, " size"]:
+    # The key that an `equinox.nn.Sequential` gives to each of its layers is not used.
+    def __call__(self, label: ArrayLike, *, key: PRNGKeyArray | None = None) -> Float[Array, " size"]:
         self.check_condition(label)
         label = jnp.asarray(label)
         label = label if jnp.issubdtype(label.dtype, jnp.floating) else label.astype(jnp.int32)

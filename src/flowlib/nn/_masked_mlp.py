@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from flowlib._arrays import check_count
 from flowlib._module import Module
 from flowlib.masks import rank_based_mask
+from flowlib.nn._activation import checked_activation
 from flowlib.nn._mlp import activate, last_layer, squash, uniform_weights
 from flowlib.nn._vector_net import AbstractVectorNet
 
@@ -51,6 +52,7 @@ class MaskedMLP(AbstractVectorNet):
 
     Raises:
         ValueError: if a size is out of range.
+        TypeError: if `activation` is no function.
     """
 
     hidden: tuple[MaskedLinear, ...]
@@ -79,7 +81,7 @@ class MaskedMLP(AbstractVectorNet):
         self.hidden = tuple(MaskedLinear(w, b, mask) for (w, b), mask in zip(weights, masks, strict=True))
         self.last = _zero(ranks[-1], out_ranks, bias=True)
         self.skip = _zero(in_ranks, out_ranks, bias=False) if depth > 0 and width < n_ranks else None
-        self.activation = activation
+        self.activation = checked_activation(activation)
 
     @property
     def out_size(self) -> int:

@@ -10,6 +10,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from flowlib._arrays import check_count
+from flowlib.nn._activation import checked_activation
 from flowlib.nn._vector_net import AbstractVectorNet
 from flowlib.nn._weight_norm import uniform_arrays
 
@@ -38,6 +39,7 @@ class MLP(AbstractVectorNet):
 
     Raises:
         ValueError: if a size is out of range.
+        TypeError: if `activation` is no function.
     """
 
     layers: tuple[eqx.nn.Linear, ...]
@@ -60,7 +62,7 @@ class MLP(AbstractVectorNet):
         hidden = [_linear(weight, bias) for weight, bias in uniform_weights(key, sizes[:-1])]
         last = _linear(jnp.zeros((out_size, sizes[-2])), jnp.zeros(out_size))
         self.layers = (*hidden, last)
-        self.activation = activation
+        self.activation = checked_activation(activation)
 
     @property
     def out_size(self) -> int:

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from flowlib._arrays import check_count
 from flowlib._module import Module
+from flowlib.nn._activation import checked_activation
 from flowlib.nn._mlp import activate, last_layer, squash, uniform_weights
 from flowlib.nn._vector_net import AbstractVectorNet
 from flowlib.nn._weight_norm import lengths, rescaled
@@ -44,6 +45,7 @@ class ResidualMLP(AbstractVectorNet):
 
     Raises:
         ValueError: if a size is out of range.
+        TypeError: if `activation` is no function.
 
     References:
         He, Zhang, Ren and Sun (2016), https://arxiv.org/abs/1603.05027; Salimans and Kingma (2016),
@@ -77,7 +79,7 @@ class ResidualMLP(AbstractVectorNet):
         self.first = layers[0] if layers else None
         self.blocks = tuple(zip(layers[1::2], layers[2::2], strict=True))
         self.last = Dense(jnp.zeros((out_size, width if in_size else 0)), jnp.zeros(out_size), None)
-        self.activation = activation
+        self.activation = checked_activation(activation)
 
     @property
     def out_size(self) -> int:

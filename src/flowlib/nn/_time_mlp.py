@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from flowlib._arrays import check_count, check_key
 from flowlib._module import Module
+from flowlib.nn._activation import checked_activation
 from flowlib.nn._mlp import squash
 from flowlib.nn._weight_norm import uniform_arrays
 
@@ -45,7 +46,7 @@ class TimeMLP(Module):
 
     Raises:
         ValueError: if a size is out of range.
-        TypeError: if `key` is no key.
+        TypeError: if `key` is no key, or `activation` no function.
 
     References:
         Grathwohl et al. (2019), https://arxiv.org/abs/1810.01367, appendix B.
@@ -75,7 +76,7 @@ class TimeMLP(Module):
         layers = [TimedLayer(*drawn[i : i + 5]) for i in range(0, len(drawn), 5)]
         layers[-1] = eqx.tree_at(_outputs, layers[-1], replace_fn=jnp.zeros_like)
         self.layers = tuple(layers)
-        self.activation = activation
+        self.activation = checked_activation(activation)
 
     def __call__(
         self, t: Float[Array, ""], x: Float[Array, " dim"], condition: Float[Array, " cond_dim"] | None = None

@@ -6,6 +6,7 @@ compared, since the ends of an interval may be parameters; membership is tested 
 
 from flowlib.support._composed import Between as Between
 from flowlib.support._composed import Joined as Joined
+from flowlib.support._composed import OneTurn as OneTurn
 from flowlib.support._composed import Repeated as Repeated
 from flowlib.support._composed import Reshaped as Reshaped
 from flowlib.support._composed import Scattered as Scattered

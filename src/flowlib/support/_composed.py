@@ -22,6 +22,13 @@ class Subset(Support):
     kind: ClassVar[str] = "unknown"
     within: Support
 
+    @property
+    def has_circles(self) -> bool:
+        return self.within.has_circles
+
+    def in_range(self, x):
+        return self.within.in_range(x)
+
     def inside(self, x):
         return self.within.inside(x)
 
@@ -32,6 +39,32 @@ class Subset(Support):
         return self.within.draw(key, shape, dtype)
 
 
+class OneTurn(Support):
+    """The finite numbers whose positions on circles are in the turn of those of `like`: what is known of a union.
+
+    All sets of the union have the same circles.
+    """
+
+    kind: ClassVar[str] = "unknown"
+    like: Support
+
+    @property
+    def has_circles(self) -> bool:
+        return self.like.has_circles
+
+    def in_range(self, x):
+        return self.like.in_range(x)
+
+    def inside(self, x):
+        return jnp.isfinite(x) & (self.like.in_range(x) == x)
+
+    def anchor(self, x):
+        return self.like.anchor(x)
+
+    def draw(self, key, shape, dtype=None):
+        return self.like.draw(key, shape, dtype)
+
+
 class Between(Support):
     """What of `within`, a set for each coordinate, lies between the ends, which are members and may be infinite."""
 
@@ -39,6 +72,13 @@ class Between(Support):
     within: Support
     lower: Array
     upper: Array
+
+    @property
+    def has_circles(self) -> bool:
+        return self.within.has_circles
+
+    def in_range(self, x):
+        return self.within.in_range(x)
 
     def inside(self, x):
         return self.within.inside(x) & (x >= self.lower.astype(x.dtype)) & (x <= self.upper.astype(x.dtype))
@@ -67,6 +107,13 @@ class Whole(Support):
     def middle(self, x: Array) -> Array:
         """The middle of the cell of x: of whole numbers n, n + 1/2."""
         return x + np.where(self.mask, 0.5, 0.0).astype(x.dtype)
+
+    @property
+    def has_circles(self) -> bool:
+        return self.cells.has_circles and not self.mask.all()
+
+    def in_range(self, x):
+        return jnp.where(self.mask, x, self.cells.in_range(x)) if self.has_circles else x
 
     @property
     def mask(self) -> np.ndarray:
@@ -105,6 +152,13 @@ class Joined(Support):
     sizes: tuple[int | None, ...] = eqx.field(static=True)
     axis: int = eqx.field(static=True)
 
+    @property
+    def has_circles(self) -> bool:
+        return any(support.has_circles for support in self.supports)
+
+    def in_range(self, x):
+        return self._join([support.in_range(block) for support, block in self._blocks(x)]) if self.has_circles else x
+
     def _blocks(self, x):
         start = 0
         for support, size in zip(self.supports, self.sizes, strict=True):
@@ -138,6 +192,13 @@ class Reshaped(Support):
     part: Support
     part_shape: tuple[int, ...] = eqx.field(static=True)
 
+    @property
+    def has_circles(self) -> bool:
+        return self.part.has_circles
+
+    def in_range(self, x):
+        return self.part.in_range(x.reshape(self.part_shape)).reshape(x.shape)
+
     def inside(self, x):
         x = x.reshape(self.part_shape)
         return jnp.broadcast_to(self.part.inside(x), x.shape).reshape(-1)
@@ -161,6 +222,14 @@ class Scattered(Support):
     part: Support
     indices: Array
 
+    @property
+    def has_circles(self) -> bool:
+        return self.part.has_circles
+
+    def in_range(self, x):
+        here = self.part.in_range(x.reshape(-1)[self.indices])
+        return x.reshape(-1).at[self.indices].set(here).reshape(x.shape)
+
     def inside(self, x):
         here = x.reshape(-1)[self.indices]
         inside = jnp.isfinite(x).reshape(-1).at[self.indices].set(self.part.inside(here))
@@ -180,6 +249,13 @@ class Repeated(Support):
 
     kind: ClassVar[str] = "unknown"
     part: Support
+
+    @property
+    def has_circles(self) -> bool:
+        return self.part.has_circles
+
+    def in_range(self, x):
+        return jax.vmap(self.part.in_range)(x)
 
     def inside(self, x):
         return jax.vmap(self.part.inside)(x)

@@ -10,6 +10,7 @@ import jax.random as jr
 import numpy as np
 
 from flowlib.support._support import Support
+from flowlib.support._turns import in_first_turn
 
 
 class Real(Support):
@@ -72,11 +73,21 @@ class Interval(Support):
 
 
 class Circle(Support):
-    """Positions on a circle cut open at `lower`, whose end `upper` is the same point; by default angles."""
+    """Positions on a circle cut open at `lower`, whose end `upper` is the same point; by default angles.
+
+    Its points are in one turn, from `lower` to `upper`; a density takes positions in any turn.
+    """
 
     kind: ClassVar[str] = "circle"
     lower: float = eqx.field(default=-math.pi, static=True)
     upper: float = eqx.field(default=math.pi, static=True)
+
+    @property
+    def has_circles(self) -> bool:
+        return True
+
+    def in_range(self, x):
+        return in_first_turn(x, self.lower, self.upper)
 
     def inside(self, x):
         # Both ends count, so that rounding cannot push a point off the circle.
@@ -150,6 +161,17 @@ class Box(Support):
         least = np.where(~circular & (abs(least) < tiny), np.where(lower < 0, zero, tiny), least)
         greatest = np.where(~circular & (abs(greatest) < tiny), np.where(upper > 0, zero, -tiny), greatest)
         return np.where(np.isfinite(lower), least, -most), np.where(np.isfinite(upper), greatest, most)
+
+    @property
+    def has_circles(self) -> bool:
+        return any(self.circular)
+
+    def in_range(self, x):
+        if not self.has_circles:
+            return x
+        lower, upper, circular = self.columns(np.float64)
+        lower, upper = np.where(circular, lower, 0), np.where(circular, upper, 1)
+        return jnp.where(circular, in_first_turn(x, lower, upper), x)
 
     def columns(self, dtype: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The fields as arrays of shape () or (columns,), the ends rounded to a floating dtype."""

@@ -26,6 +26,19 @@ class Support(eqx.Module):
     def draw(self, key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any = None) -> Array:
         """Test points, spread over the set and away from its ends."""
 
+    @property
+    def has_circles(self) -> bool:
+        """Whether coordinates of its points are positions on circles."""
+        return False
+
+    def in_range(self, x: Array) -> Array:
+        """`x` with positions on circles brought into the turn in which its points are; all else as it is.
+
+        For events as users give them. Between the parts of a composite it has no place: what lies beyond the ends
+        there is not a position on the circle any more (twice an angle, say).
+        """
+        return x
+
     def contains(self, x: Array) -> Bool[Array, ""]:
         """Whether the event `x` lies in the set."""
         return jnp.all(self.inside(x))

@@ -11,6 +11,10 @@ from jaxtyping import Array, Bool
 
 from flowlib.support._support import Support
 
+# How far from the set data may be: as far as those written with four decimals, say, whatever the arithmetic. It is the
+# square root of the precision of float32.
+_NEAR = 2.0**-11.5
+
 
 class AbstractVectorSupport(Support):
     """A set of whole vectors: one that lies outside is replaced whole."""
@@ -25,13 +29,17 @@ class AbstractVectorSupport(Support):
 
 
 class Simplex(AbstractVectorSupport):
-    """Vectors of positive numbers whose sum is 1, to within the square root of the machine's precision."""
+    """Vectors of positive numbers whose sum is 1, to within what rounding each to four decimals may change it.
+
+    That is 3.5e-4, or 5.1e-5 for each part where these are more than six. Zeros are members only if `closed`.
+    """
 
     kind: ClassVar[str] = "simplex"
+    closed: bool = eqx.field(default=False, static=True)
 
     def inside(self, x):
-        info = jnp.finfo(x.dtype)
-        return jnp.all(x >= info.tiny) & (jnp.abs(x.sum() - 1) <= float(info.eps) ** 0.5)
+        least = 0 if self.closed else jnp.finfo(x.dtype).tiny
+        return jnp.all(x >= least) & (jnp.abs(x.sum() - 1) <= max(_NEAR, 5.1e-5 * x.size))
 
     def anchor(self, x):
         return jnp.full(x.shape, 1 / x.size, x.dtype)
@@ -58,7 +66,7 @@ class Increasing(AbstractVectorSupport):
 
 
 class Sphere(AbstractVectorSupport):
-    """Vectors of length 1, to within the square root of the machine's precision.
+    """Vectors of length 1, to within 3.5e-4: data are written with a few decimals.
 
     Without the pole (0, ..., 0, 1) unless `closed`: then also without its neighbours, whose distance has no square.
     """
@@ -70,7 +78,7 @@ class Sphere(AbstractVectorSupport):
         info = jnp.finfo(x.dtype)
         square = x[:-1] @ x[:-1]
         # |x|^2 - 1 is twice |x| - 1.
-        near = jnp.abs(square + x[-1] * x[-1] - 1) <= 2 * float(info.eps) ** 0.5
+        near = jnp.abs(square + x[-1] * x[-1] - 1) <= 2 * _NEAR
         return near & ((x[-1] <= 0) | (square >= info.tiny)) if not self.closed else near
 
     def anchor(self, x):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import paramax
@@ -296,5 +297,5 @@ def _widest_gaps(box: Box, x: np.ndarray, weights: np.ndarray | None, shape: tup
 
 @eqx.filter_jit
 def _real_values(to_data: Any, x: Array) -> tuple[Array, Array]:
-    values, log_det = backward_batch(to_data, x)
+    values, log_det = backward_batch(to_data, jax.vmap(peel(to_data).codomain.in_range)(x))
     return values, log_det.valid & jnp.isfinite(values).reshape(len(x), -1).all(axis=1)

@@ -21,6 +21,7 @@ from flowlib.distributions import AbstractDistribution, VmapMixture
 from flowlib.errors import NonFiniteWarning
 from flowlib.train._data_units import Standardise, unit_filler
 from flowlib.train._epochs import MAX_EPOCHS, EpochProblem, run_ensemble
+from flowlib.train._explicit_axes import check_unsplit
 from flowlib.train._fit_rows import begin, check_parts, rows_in_units
 from flowlib.train._history import EnsembleHistory, EpochHistory
 from flowlib.train._loop import Callback, Loop
@@ -100,6 +101,7 @@ def fit_ensemble_to_data(
     References:
         Lakshminarayanan, Pritzel and Blundell (2017), https://arxiv.org/abs/1612.01474.
     """
+    check_unsplit(data, "an ensemble takes them whole, numpy.asarray(x)")
     key, members = check_key(key), check_count(members, "members")
     max_epochs, batch_size = check_count(max_epochs, "max_epochs", 0), check_count(batch_size, "batch_size")
     descent = Descent(

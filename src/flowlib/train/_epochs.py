@@ -127,7 +127,8 @@ def _run(problem, epochs, state):
         state = settled(problem.layout, state)
         return done + 1, state, history.at[done].set(jnp.stack([train_loss, val_loss]))
 
-    history = jnp.full((MAX_EPOCHS, 2), jnp.nan, default_float())
+    # What is not filled in is never read. It is 0 and not NaN, at which `jax_debug_nans` would stop the program.
+    history = jnp.zeros((MAX_EPOCHS, 2), default_float())
     _, state, history = jax.lax.while_loop(proceed, epoch, (jnp.zeros((), jnp.int32), state, history))
     return settled(problem.layout, (state, history))
 
@@ -141,7 +142,7 @@ def _epoch(problem, state):
     key, shuffle_key = jr.split(epoch_key(state))
     first_step = state.step
     state, train_loss, judged = _train(problem, state, shuffled(shuffle_key, problem.train_rows), key)
-    val_loss = jnp.full((), jnp.nan, train_loss.dtype)
+    val_loss = jnp.zeros((), train_loss.dtype)
     if len(problem.val_rows):
         judged = val_loss = _validate(problem, state)
 

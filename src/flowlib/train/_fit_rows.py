@@ -14,6 +14,7 @@ from flowlib._run_once import run_once
 from flowlib.train._data import array_name, mean_weight, split_rows
 from flowlib.train._data_units import Filler, check_support, wrap_circular
 from flowlib.train._epochs import MAX_EPOCHS, EpochProblem, run_epochs
+from flowlib.train._explicit_axes import check_unsplit
 from flowlib.train._losses import AbstractRowLoss
 from flowlib.train._mesh import Layout
 from flowlib.train._plan import FitPlan, Given
@@ -28,6 +29,8 @@ def prepare_rows(key: PRNGKeyArray, given: Given, descent: Descent, layout: Layo
     """Check the data, put the distribution into their units, and begin."""
     if given.steps_per_epoch is not None:
         raise ValueError("steps_per_epoch belongs to streams of batches: leave it out for arrays.")
+    if layout is None:
+        check_unsplit(given.data, "give its mesh, fit_to_data(..., mesh=mesh)")
     loss_fn, batch_size = given.loss_fn, given.batch_size
     rows, _, dist, arrays = rows_in_units(given)
     params, static = trainable_half(dist)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from flowlib._arrays import float_dtype
 from flowlib._module import peel
+from flowlib._ranks import broadcasting
 from flowlib.bijections import AbstractBijection, ContinuousFlow, backward_batch, continuous_part, forward_batch
 from flowlib.distributions import AbstractTransformed
 from flowlib.train._estimated_likelihood import transformed_with
@@ -54,6 +55,7 @@ class FlowMatchingLoss(AbstractSingleRowLoss):
             raise ValueError(f"FlowMatchingLoss expected coupling to be one of {get_args(Coupling)}, got {coupling!r}.")
         self.coupling = coupling
 
+    @broadcasting
     def per_row(self, params: Any, static: Any, *arrays: Array, key: PRNGKeyArray | None = None) -> Array:
         dist = peel(eqx.combine(params, static))
         before, layer, after = _around_the_field(dist)

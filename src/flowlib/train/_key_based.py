@@ -1,5 +1,6 @@
 """Fitting without data: to a loss of a key, and to an unnormalised density."""
 
+import inspect
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -8,12 +9,14 @@ from typing import Any, Literal, TypeVar
 
 import equinox as eqx
 import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
 import optax
 from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
 from flowlib._arrays import check_count, check_key
 from flowlib.distributions import AbstractDistribution
+from flowlib.train._culprit import culprit
 from flowlib.train._history import StepHistory
 from flowlib.train._loop import Callback, Loop
 from flowlib.train._losses import ElboLoss, check_conditions
@@ -160,8 +163,10 @@ def fit_to_variational_target(
     Raises:
         ValueError: for a conditional distribution without conditions, a target that returns no scalar, a
             distribution without trainable parameters, or arguments out of range.
-        TypeError: for a `dist`, `target` or `key` that is none.
+        TypeError: for a `dist`, `target` or `key` that is none, a target that cannot take one event or returns whole
+            numbers, or an option that there is not.
     """
+    _check_options(options)
     if loss_fn is None:
         if not isinstance(dist, AbstractDistribution):
             raise TypeError(f"fit_to_variational_target expected a distribution, got {type(dist).__name__}.")
@@ -174,6 +179,17 @@ def fit_to_variational_target(
         key, dist, loss_fn=loss_fn, steps=steps, learning_rate=learning_rate, optimizer=optimizer,
         show_progress=show_progress, **options,
     )  # fmt: skip
+
+
+def _check_options(options: dict[str, Any]) -> None:
+    if "support" in options:
+        raise TypeError(
+            "fit_to_variational_target has no argument support: put the distribution on the support of the target "
+            "before the fit, with flowlib.distributions.with_support(dist, support)."
+        )
+    unknown = options.keys() - inspect.signature(fit_to_key_based_loss).parameters.keys()
+    if unknown:
+        raise TypeError(f"fit_to_variational_target has no argument {min(unknown)}.")
 
 
 def _fit(key, tree, loss_fn, steps, descent, host, smoothing, return_best, show_progress):
@@ -210,7 +226,10 @@ def _fit(key, tree, loss_fn, steps, descent, host, smoothing, return_best, show_
     if Status(int(state.status)) in FAILURES:
         where = f"at step {len(history) - 1} (counted from zero)"
         kept = "the best parameters so far are returned" if return_best else "the last finite parameters are returned"
-        warn_of_failure(Status(int(state.status)), where, history[-1], kept)
+        last_key = jr.fold_in(state.key, state.step + state.skipped)
+        warn_of_failure(
+            Status(int(state.status)), where, history[-1], kept, culprit(loss_fn, state.params, static, last_key)
+        )
     elif history.report.stopped == "interrupted":
         warn_of_interrupt(f"{len(history)} steps")
     fitted = combined(static, state.best_params if return_best else state.judged)

@@ -19,6 +19,7 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 from flowlib._arrays import check_count, real_array
 from flowlib._module import Module, check_condition
 from flowlib.distributions import AbstractDistribution, AbstractMarginal, AbstractSampler
+from flowlib.train._target import target_of_draws
 
 
 class AbstractRowLoss(Module):
@@ -189,6 +190,7 @@ class ElboLoss(Module):
     Raises:
         ValueError: for data without a batch size of at most its rows; when called, if the target does not
             return a scalar.
+        TypeError: for a target that is no function; when called, if it cannot take one event, or returns whole numbers.
 
     References:
         Roeder, Wu and Duvenaud (2017), https://arxiv.org/abs/1703.09194.
@@ -230,6 +232,13 @@ class ElboLoss(Module):
 
     @eqx.filter_jit
     def __call__(self, params: Any, static: Any, key: PRNGKeyArray) -> Float[Array, ""]:
+        _, _, log_prob, target = self.terms(params, static, key)
+        return (log_prob - target.astype(log_prob.dtype)).mean()
+
+    def terms(
+        self, params: Any, static: Any, key: PRNGKeyArray
+    ) -> tuple[tuple[Array, ...], tuple[Array, ...], Array, Array]:
+        """Draws (and their conditions), the batch of data, log densities and targets of the draws."""
         dist = eqx.combine(params, static)
         batch, condition, shape = (), None, self.num_samples
         if self.batch_size is not None:
@@ -245,11 +254,7 @@ class ElboLoss(Module):
         else:
             x, log_prob = dist.sample_and_log_prob(key, shape, condition)
         mapped = (x,) if condition is None else (x, condition)
-        target = jax.vmap(lambda *event: self.target(*event, *batch))(*mapped)
-        if getattr(target, "shape", None) != (self.num_samples,):
-            got = f"shape {target.shape[1:]}" if isinstance(target, jax.Array) else type(target).__name__
-            raise ValueError(f"target expected to return a scalar for one event of shape {dist.shape}, got {got}.")
-        return (log_prob - target.astype(log_prob.dtype)).mean()
+        return mapped, batch, log_prob, target_of_draws(self.target, mapped, batch)
 
 
 def check_conditions(dist: AbstractDistribution, condition: Any) -> None:

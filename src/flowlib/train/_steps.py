@@ -55,6 +55,6 @@ def run_steps(
             state = judge_step(before, state, problem.descent.limits, loss, problem.smoothing)
         return done + 1, state, losses.at[done].set(loss)
 
-    losses = jnp.full(MAX_STEPS, jnp.nan, default_float())
+    losses = jnp.zeros(MAX_STEPS, default_float())
     _, state, losses = jax.lax.while_loop(proceed, step, (jnp.zeros((), jnp.int32), state, losses))
     return state, losses

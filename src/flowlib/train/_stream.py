@@ -163,7 +163,7 @@ def finish_epoch(
 ) -> tuple[TrainState, Float[Array, "1 2"]]:
     """The state after an epoch, and its training and validation loss."""
     train_loss, judged = _mean(totals.tried), _mean(totals.good)
-    val_loss = jnp.full((), jnp.nan, judged.dtype)
+    val_loss = jnp.zeros((), judged.dtype)
     if validation is not None:
         judged = val_loss = _mean(validation.good)
     state = judge(state, problem.descent.limits, judged, first_step)
