@@ -10,6 +10,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
+from flowlib._array_name import ArrayName, position
 from flowlib._arrays import float_dtype, promoted
 from flowlib._box import as_box, as_cells, to_reals
 from flowlib._module import peel
@@ -30,9 +31,10 @@ from flowlib.bijections import (
 )
 from flowlib.distributions import AbstractTransformed, Dequantized, Transformed, init_from_data
 from flowlib.support import Box, Real
-from flowlib.train._data_checks import listed, numbers_in, portions, position
+from flowlib.train._data_checks import listed, numbers_in, portions
 from flowlib.train._moments import as_float64, condition_units, moments
 from flowlib.train._new_units import is_new, set_units
+from flowlib.train._support_by_name import support_of_columns
 from flowlib.train._whole_numbers import check_whole, in_cells, middles
 
 # Rows from which normalisations are set.
@@ -41,7 +43,15 @@ _FIRST = 1000
 _STRAIGHT_OUTSIDE = (LinearSpline, QuadraticSpline, CubicSpline, BernsteinPolynomial, SumOfSquares, MonotoneIntegral)
 
 
-def in_data_units(dist: Any, arrays: tuple[Any, ...], weights: Any = None, *, standardise: bool, support: Any) -> Any:
+def in_data_units(
+    dist: Any,
+    arrays: tuple[Any, ...],
+    weights: Any = None,
+    *,
+    standardise: bool,
+    support: Any,
+    name: str | ArrayName = "x",
+) -> Any:
     """The distribution with an `InDataUnits` of the location and scale of these data around its bijection.
 
     Only a `Transformed` whose support is the real line is changed: the parameters of other distributions mean
@@ -60,14 +70,16 @@ def in_data_units(dist: Any, arrays: tuple[Any, ...], weights: Any = None, *, st
         standardise: whether to use location and scale; else 0 and 1.
         support: None for the real line, or what `ToSupport` takes. Values on a circle count modulo its length,
             and it is cut in the widest gap between them; `wrap_circular` brings the data themselves into range.
+        name: what messages call x and its columns.
 
     Raises:
         ValueError: if a row of x is not in the support, the support is not that of the units that `dist` has, or no
             weight is positive.
         TypeError: if there is a support and `dist` cannot take one, or the support is none.
     """
+    support = support_of_columns(support, np.shape(arrays[0])[1:], name)
     if isinstance(dist, Dequantized):
-        return _dequantized_in_units(dist, arrays, weights, standardise, support)
+        return _dequantized_in_units(dist, arrays, weights, standardise, support, name)
     units = _units_of(dist)
     if units is not None:
         box = _box_of(units)
@@ -75,7 +87,7 @@ def in_data_units(dist: Any, arrays: tuple[Any, ...], weights: Any = None, *, st
             box_given, whole = as_cells(support, units.out_shape)
             _check_same((box_given, whole), (box, (False,)))
         if box is not None:
-            _check_inside(box, arrays[0], _dtype_of(dist))
+            _check_inside(box, arrays[0], _dtype_of(dist), name)
         elif standardise and is_new(dist.bijection) and np.shape(arrays[0])[1:] == dist.shape:
             wrapped = set_units(units, arrays, weights, _dtype_of(dist))
             return _initialised(eqx.tree_at(lambda dist: dist.bijection, dist, wrapped), arrays, weights)
@@ -95,10 +107,10 @@ def in_data_units(dist: Any, arrays: tuple[Any, ...], weights: Any = None, *, st
         return dist
     if any(whole):
         dequantized = Dequantized(dist, columns=None if all(whole) else whole)
-        return _dequantized_in_units(dequantized, arrays, weights, standardise, support)
+        return _dequantized_in_units(dequantized, arrays, weights, standardise, support, name)
     if _is_real(box) and not standardise:
         return dist
-    wrapped = _wrapped(dist, box, arrays, weights, standardise)
+    wrapped = _wrapped(dist, box, arrays, weights, standardise, name)
     return _initialised(eqx.tree_at(lambda dist: dist.bijection, dist, wrapped), arrays, weights)
 
 
@@ -111,7 +123,7 @@ def _initialised(dist, arrays, weights):
     return init_from_data(dist, *rows) if len(rows[0]) > 1 else dist
 
 
-def _dequantized_in_units(dist, arrays, weights, standardise, support):
+def _dequantized_in_units(dist, arrays, weights, standardise, support, name):
     box = None
     if support is not None:
         box, whole = as_cells(support, dist.shape)
@@ -119,7 +131,7 @@ def _dequantized_in_units(dist, arrays, weights, standardise, support):
             raise ValueError("support has other columns of whole numbers than the Dequantized distribution.")
     if np.shape(arrays[0])[1:] != dist.shape:
         return dist
-    check_support(dist, arrays[0])
+    check_support(dist, arrays[0], name)
     inner, rest = dist.dist, arrays[1:]
     if box is not None:
         _check_inside(box, middles(dist, arrays[0]), _dtype_of(dist), whole=dist.support.mask)
@@ -127,7 +139,7 @@ def _dequantized_in_units(dist, arrays, weights, standardise, support):
     return eqx.tree_at(lambda dist: dist.dist, dist, in_units)
 
 
-def _wrapped(dist, box, arrays, weights, standardise):
+def _wrapped(dist, box, arrays, weights, standardise, name):
     dtype = _dtype_of(dist)
     x = np.asarray(arrays[0])
     weights = None if weights is None else np.asarray(weights, np.float64)
@@ -136,7 +148,7 @@ def _wrapped(dist, box, arrays, weights, standardise):
     to_data, cut = None, None
     options: dict[str, Any] = {}
     if not _is_real(box):
-        _check_inside(box, x, dtype)
+        _check_inside(box, x, dtype, name)
         cut = _widest_gaps(box, x, weights, dist.shape) if any(box.circular) else None
         to_data = ToSupport(box, dist.shape, cut=None if cut is None else cut.astype(dtype))
     if standardise:
@@ -147,7 +159,7 @@ def _wrapped(dist, box, arrays, weights, standardise):
     return InDataUnits(dist.bijection, to_data=to_data, **options)
 
 
-def check_support(dist: Any, x: Any, name: str = "x") -> None:
+def check_support(dist: Any, x: Any, name: str | ArrayName = "x") -> None:
     """Raise a ValueError that names column and rows if some are not in the support of the units of `dist`."""
     whole = None
     if isinstance(dist, Dequantized):
@@ -290,7 +302,9 @@ def _widest_gaps(box: Box, x: np.ndarray, weights: np.ndarray | None, shape: tup
     return cut.reshape(shape)
 
 
-def _check_inside(box: Box, x: Any, dtype: np.dtype, name: str = "x", whole: np.ndarray | None = None) -> None:
+def _check_inside(
+    box: Box, x: Any, dtype: np.dtype, name: str | ArrayName = "x", whole: np.ndarray | None = None
+) -> None:
     """Raise a ValueError that names the first column with values outside the box; on circles all are inside.
 
     Of the `whole` columns, x has the middles of the cells of whole numbers.
@@ -321,7 +335,7 @@ def _check_inside(box: Box, x: Any, dtype: np.dtype, name: str = "x", whole: np.
     value, wanted = float(flat[rows[0], j].astype(dtype)), numbers_in(low, high)
     if whole is not None and np.broadcast_to(whole, x.shape[1:]).ravel()[j]:
         value, wanted = value - 0.5, f"whole {numbers_in(low, high - 1, 'from', 'to')}"
-    column = f"column {position(j, x.shape[1:])}" if x.ndim > 1 else ""
+    column = f"column {position(j, x.shape[1:], name)}" if x.ndim > 1 else ""
     within, at = (f" in {column}", f", {column}") if column else ("", "")
     # Subnormal numbers count as 0.
     at_end = value in (low, high) or low < value < high

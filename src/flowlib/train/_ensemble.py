@@ -19,6 +19,7 @@ from flowlib._run_once import run_once
 from flowlib._warn import warn_user
 from flowlib.distributions import AbstractDistribution, VmapMixture
 from flowlib.errors import NonFiniteWarning
+from flowlib.train._arguments import check_flags, check_maker
 from flowlib.train._data_units import in_data_units
 from flowlib.train._epochs import MAX_EPOCHS, EpochProblem, run_ensemble
 from flowlib.train._fit_rows import begin, check_parts, rows_in_units
@@ -101,6 +102,8 @@ def fit_ensemble_to_data(
         Lakshminarayanan, Pritzel and Blundell (2017), https://arxiv.org/abs/1612.01474.
     """
     key, members = check_key(key), check_count(members, "members")
+    check_maker(make_dist)
+    check_flags(standardise=standardise, return_best=return_best, show_progress=show_progress)
     max_epochs, batch_size = check_count(max_epochs, "max_epochs", 0), check_count(batch_size, "batch_size")
     descent = Descent(
         optimizer, check_optimizer(optimizer, learning_rate), check_ema(ema), fit_limits(max_patience), False
@@ -114,7 +117,7 @@ def fit_ensemble_to_data(
     in_units = partial(in_data_units, standardise=standardise, support=support)
     given = Given(one, data, loss_fn, in_units, batch_size, weights, val_data, val_weights, val_prop)
     rows, _, arrays = rows_in_units(given)
-    units = partial(in_units, arrays=rows.given, weights=rows.given_weights)
+    units = partial(in_units, arrays=rows.full, weights=rows.given_weights, name=rows.names[0])
     params, static = trainable_half(eqx.filter_vmap(units)(_stack(make_dist, make_key, members)))
     row_weights = None if rows.weights is None else jnp.asarray(rows.weights.astype(default_float()))
     sizes = len(arrays[0]), rows.n_given, rows.n_val

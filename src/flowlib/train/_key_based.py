@@ -14,6 +14,7 @@ from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
 from flowlib._arrays import check_count, check_key
 from flowlib.distributions import AbstractDistribution
+from flowlib.train._arguments import check_flags, check_loss
 from flowlib.train._history import StepHistory
 from flowlib.train._loop import Callback, Loop
 from flowlib.train._losses import ElboLoss, check_conditions
@@ -86,6 +87,8 @@ def fit_to_key_based_loss(
         TypeError: for a `key` that is no key.
         CheckpointError, CheckpointMismatchError: as in `fit_to_data`.
     """
+    check_loss(loss_fn)
+    check_flags(return_best=return_best, show_progress=show_progress)
     limits = fit_limits(math.inf, max_patience_steps, min_improvement, None, max_skipped)
     descent = Descent(
         optimizer,

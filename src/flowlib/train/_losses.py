@@ -13,10 +13,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
-from flowlib._arrays import check_count, real_array
+from flowlib._arrays import check_count, check_flag, real_array
 from flowlib._module import Module, check_condition
 from flowlib.distributions import AbstractDistribution, AbstractMarginal, AbstractSampler
 
@@ -189,6 +188,7 @@ class ElboLoss(Module):
     Raises:
         ValueError: for data without a batch size of at most its rows; when called, if the target does not
             return a scalar.
+        TypeError: for a target that is no function; when called, if it returns an integer or a boolean.
 
     References:
         Roeder, Wu and Duvenaud (2017), https://arxiv.org/abs/1703.09194.
@@ -215,7 +215,7 @@ class ElboLoss(Module):
             raise TypeError(f"ElboLoss expected a function as target, got {type(target).__name__}.")
         self.target = target
         self.num_samples = check_count(num_samples, "num_samples")
-        self.stick_the_landing = bool(stick_the_landing)
+        self.stick_the_landing = check_flag(stick_the_landing, "stick_the_landing")
         self.condition = None if condition is None else real_array(condition, "condition", keep_integers=True)
         arrays = () if data is None else data if isinstance(data, tuple) else (data,)
         self.data = tuple(real_array(array, "data", keep_integers=True) for array in arrays)
@@ -249,6 +249,8 @@ class ElboLoss(Module):
         if getattr(target, "shape", None) != (self.num_samples,):
             got = f"shape {target.shape[1:]}" if isinstance(target, jax.Array) else type(target).__name__
             raise ValueError(f"target expected to return a scalar for one event of shape {dist.shape}, got {got}.")
+        if not jnp.issubdtype(target.dtype, jnp.floating):
+            raise TypeError(f"target expected to return a real number, got dtype {target.dtype}: it has no gradient.")
         return (log_prob - target.astype(log_prob.dtype)).mean()
 
 
@@ -263,7 +265,7 @@ def check_conditions(dist: AbstractDistribution, condition: Any) -> None:
             f"fit_to_variational_target expected an unconditional distribution, got one with conditions of shape "
             f"{dist.cond_shape}: give condition=, rows of them to average over."
         )
-    shape = np.shape(condition)
+    shape = real_array(condition, "condition", keep_integers=True).shape
     if len(shape) != len(dist.cond_shape) + 1 or shape[1:] != dist.cond_shape or shape[0] == 0:
         raise ValueError(f"condition expected rows of shape {dist.cond_shape}, got shape {shape}.")
 

@@ -6,6 +6,11 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from flowlib._array_name import ArrayName
+from flowlib._host_array import is_sparse, read_array
+from flowlib._tables import is_table
+from flowlib.train._read import array_name, as_parts, is_list_of_rows
+
 
 class Batch(NamedTuple):
     """One batch: x, or x and condition, with as many rows each; sample weights; the numbers of the rows in a file.
@@ -17,13 +22,17 @@ class Batch(NamedTuple):
     weights: np.ndarray | None = None
     rows: np.ndarray | None = None
     most: int | None = None
+    # What messages call the arrays and their columns, if that is known.
+    names: tuple[ArrayName, ...] = ()
 
 
 def is_stream(data: Any) -> bool:
     """Whether data come batch by batch: memory-mapped files, iterables of batches, and functions that give one.
 
-    A tuple or list is several arrays, but a list of tuples is one of batches.
+    A tuple or list is several arrays, but a list of tuples of arrays is one of batches.
     """
+    if is_table(data) or is_sparse(data) or is_list_of_rows(data):
+        return False
     if isinstance(data, list) and data and all(isinstance(part, tuple) for part in data):
         return True
     if isinstance(data, tuple | list):
@@ -144,9 +153,9 @@ class Batches:
 
 
 def _batch(item: Any) -> Batch:
-    parts = item if isinstance(item, tuple | list) else (item,)
+    read = [read_array(part, array_name(i)) for i, part in enumerate(as_parts(item))]
     # Copied: whoever makes batches may use the same memory for the next one.
-    return Batch(tuple(np.array(part) for part in parts))
+    return Batch(tuple(np.array(part.values) for part in read), names=tuple(part.name for part in read))
 
 
 def _length(batch: Batch) -> int:
