@@ -138,7 +138,7 @@ def check_key(key: Any) -> Array:
     if isinstance(key, jax.Array):
         if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ():
             return key
-        if key.dtype == jnp.uint32 and key.shape == _legacy_shape(jax.config.read("jax_default_prng_impl")):
+        if key.dtype == jnp.uint32 and key.shape == _legacy_shape(_default_impl()):
             return key
         got = f"an array of dtype {key.dtype} and shape {key.shape}"
         if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
@@ -146,6 +146,10 @@ def check_key(key: Any) -> Array:
     else:
         got = repr(key)
     raise TypeError(f"key must be a JAX PRNG key such as jax.random.key(0), got {got}.")
+
+
+def _default_impl() -> str:
+    return jax.config.jax_default_prng_impl  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @functools.cache

@@ -109,7 +109,7 @@ def prepare_stream(key: PRNGKeyArray, given: Given, descent: Descent, layout: La
 def _looked(batch: Batch, dist: Any, dtype: Any) -> Looked:
     """A batch, read, cast and checked, in NumPy alone: for threads beside the one that computes."""
     read = tuple(read_array(array, array_name(i)) for i, array in enumerate(batch.arrays))
-    names = batch.names or tuple(part.name for part in read)
+    names = tuple(part.name for part in read)
     arrays = cast_on_host(dtype, read, dist)
     full = in_full(read, arrays)
     for name, array in zip(names, arrays, strict=True):

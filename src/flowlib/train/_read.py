@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Array
 
 from flowlib._arrays import float_dtype, promoted, real_array, without_wide_integers
-from flowlib._host_array import GivenArray, is_real_dtype, read_array
-from flowlib._tables import check_same_rows
+from flowlib._host_array import GivenArray, is_real_dtype, is_sparse, read_array
+from flowlib._tables import check_same_rows, is_table
 from flowlib.distributions import AbstractSampler
 
 
@@ -30,6 +30,27 @@ def is_list_of_rows(data: Any) -> bool:
         return False
     rows = [row if isinstance(row, list | tuple) else (row,) for row in data]
     return all(row and all(isinstance(number, numbers.Real) for number in row) for row in rows)
+
+
+def is_one_array(data: Any) -> bool:
+    """Whether data are a table, a list of rows or a sparse matrix: one array, though one can iterate over them."""
+    return is_table(data) or is_list_of_rows(data) or is_sparse(data)
+
+
+def copied(part: Any) -> Any:
+    """An array or table of a batch, out of the reach of whoever made it; what is masked, or a table, stays so."""
+    if isinstance(part, jax.Array) or is_sparse(part):
+        return part
+    if is_table(part):
+        # Those of pandas alone can be changed.
+        return part.copy() if hasattr(part, "iloc") else part
+    return np.array(part, subok=True)
+
+
+def count_rows(part: Any) -> int:
+    """The length of the first axis; 0 where there is none."""
+    shape = part.shape if hasattr(part, "shape") else (len(part),)
+    return int(shape[0]) if shape else 0
 
 
 def read_data(data: Any, of: str = "") -> tuple[GivenArray, ...]:

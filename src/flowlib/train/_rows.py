@@ -36,11 +36,11 @@ def joined(looked: list[Looked]) -> Looked:
     """Several batches as one."""
     first = looked[0]
     arrays, full = (
-        zip(*(each.arrays for each in looked), strict=True),
-        zip(*(each.full for each in looked), strict=True),
+        tuple(map(np.concatenate, zip(*parts, strict=True)))
+        for parts in ([each.arrays for each in looked], [each.full for each in looked])
     )
-    weights = None if first.weights is None else np.concatenate([each.weights for each in looked])
-    return Looked(tuple(map(np.concatenate, arrays)), tuple(map(np.concatenate, full)), first.names, weights)
+    weights = [each.weights for each in looked if each.weights is not None]
+    return Looked(arrays, full, first.names, np.concatenate(weights) if weights else None)
 
 
 class Rows(NamedTuple):

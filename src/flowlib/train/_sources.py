@@ -6,10 +6,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from flowlib._array_name import ArrayName
-from flowlib._host_array import is_sparse, read_array
-from flowlib._tables import is_table
-from flowlib.train._read import array_name, as_parts, is_list_of_rows
+from flowlib.train._read import as_parts, copied, count_rows, is_one_array
 
 
 class Batch(NamedTuple):
@@ -18,12 +15,10 @@ class Batch(NamedTuple):
     `most` is the number of rows that the process with the most has of this batch, where several have parts of it.
     """
 
-    arrays: tuple[np.ndarray, ...]
+    arrays: tuple[Any, ...]
     weights: np.ndarray | None = None
     rows: np.ndarray | None = None
     most: int | None = None
-    # What messages call the arrays and their columns, if that is known.
-    names: tuple[ArrayName, ...] = ()
 
 
 def is_stream(data: Any) -> bool:
@@ -31,7 +26,7 @@ def is_stream(data: Any) -> bool:
 
     A tuple or list is several arrays, but a list of tuples of arrays is one of batches.
     """
-    if is_table(data) or is_sparse(data) or is_list_of_rows(data):
+    if is_one_array(data):
         return False
     if isinstance(data, list) and data and all(isinstance(part, tuple) for part in data):
         return True
@@ -153,10 +148,9 @@ class Batches:
 
 
 def _batch(item: Any) -> Batch:
-    read = [read_array(part, array_name(i)) for i, part in enumerate(as_parts(item))]
     # Copied: whoever makes batches may use the same memory for the next one.
-    return Batch(tuple(np.array(part.values) for part in read), names=tuple(part.name for part in read))
+    return Batch(tuple(map(copied, as_parts(item))))
 
 
 def _length(batch: Batch) -> int:
-    return len(batch.arrays[0]) if batch.arrays and batch.arrays[0].ndim else 0
+    return count_rows(batch.arrays[0]) if batch.arrays else 0
