@@ -52,20 +52,21 @@ def check_repeats(x: Any, whole: np.ndarray | bool = False, name: ArrayName | st
         return listed(chosen, "column", "; ") if chosen else ""
 
     spikes = "The likelihood grows without bound as a density gets spikes there:"
-    if places := told(lambda r: r.value is not None, "{value:.7g} in {share:.0%} of the rows"):
+    if places := told(lambda r: r.value is not None, "{value:.7g} in {share:.0%} of rows"):
         warn_user(
             f"{name} has one value in many rows, in {places}, counted from zero. {spikes} fit the other rows alone, "
             f"with the share of that value beside, or add noise to it.",
             DataWarning,
         )
-    if places := told(lambda r: r.whole, "{share:.0%} of the rows share a value"):
+    if places := told(lambda r: r.whole, "{share:.0%} of rows tied"):
         warn_user(
             f'{name} has whole numbers in {places}, counted from zero. {spikes} say support="integer" for these '
             f"columns, or put a Dequantized around the flow.",
             DataWarning,
         )
     if places := told(
-        lambda r: r.step is not None and not r.whole, "to steps of {step:.6g}, {share:.0%} of the rows share a value"
+        lambda r: r.step is not None and not r.whole,
+        "steps of {step:.6g}, {share:.0%} of rows tied",
     ):
         warn_user(
             f"{name} is rounded in {places}, counted from zero. {spikes} add uniform noise as wide as the step, "
@@ -88,11 +89,11 @@ def repeats_in(column: np.ndarray) -> Repeats | None:
         if step is not None:
             shared = float(counts[counts > 1].sum() / n)
             return Repeats(shared, step=step, whole=step == 1 and _is_whole(values))
-    if counts[most] >= max(_SHARE * n, _TIMES * np.median(others)):
-        return Repeats(float(counts[most] / n), value=float(values[most]))
-    if 2 * rest < n and rest < _FEWEST_ROWS and _is_whole(values):
-        return Repeats(1.0, step=1.0, whole=True)
-    return None
+    if counts[most] < max(_SHARE * n, _TIMES * np.median(others)) and 2 * rest >= n:
+        return None
+    if _is_whole(values):
+        return Repeats(float(counts[counts > 1].sum() / n), step=1.0, whole=True)
+    return Repeats(float(counts[most] / n), value=float(values[most]))
 
 
 def _step(values: np.ndarray) -> float | None:
