@@ -49,8 +49,8 @@ def check_same_rows(labels: Any, name: Any, other_labels: Any, other_name: Any) 
         return
     row = next(i for i, (one, other) in enumerate(zip(labels, other_labels, strict=True)) if one != other)
     raise ValueError(
-        f"{other_name} has another index than {name}: in row {row} (counted from zero) {other_labels[row]!r} where "
-        f"{name} has {labels[row]!r}. Bring them into one order ({other_name}.loc[{name}.index]), or give "
+        f"{other_name} has another index than {name}: in row {row} (counted from zero) {other_labels[row]} where "
+        f"{name} has {labels[row]}. Bring them into one order ({other_name}.loc[{name}.index]), or give "
         f"{other_name}.to_numpy() if the rows belong together as they stand."
     )
 

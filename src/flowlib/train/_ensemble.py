@@ -21,6 +21,7 @@ from flowlib.distributions import AbstractDistribution, VmapMixture
 from flowlib.errors import NonFiniteWarning
 from flowlib.train._arguments import check_flags, check_maker
 from flowlib.train._data_units import in_data_units
+from flowlib.train._diagnose import narrow_floats
 from flowlib.train._epochs import MAX_EPOCHS, EpochProblem, run_ensemble
 from flowlib.train._fit_rows import begin, check_parts, rows_in_units
 from flowlib.train._history import EnsembleHistory, EpochHistory
@@ -162,7 +163,8 @@ def fit_ensemble_to_data(
     if failed:
         warn_user(
             f"Of {members} members, {failed} (counted from zero) stopped because a loss or update was not finite; "
-            f"{'their best parameters so far' if return_best else 'their last finite parameters'} are in the mixture.",
+            f"{'their best parameters so far' if return_best else 'their last finite parameters'} are in the mixture."
+            f"{narrow_floats(params)}",
             NonFiniteWarning,
         )
     fitted = mixture_of(state.best_params if return_best else state.judged)

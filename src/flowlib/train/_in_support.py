@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool
 from flowlib._array_name import ArrayName, cell
 from flowlib._module import unwrap_own
 from flowlib.distributions import AbstractSampler
-from flowlib.support import Interval, Positive, Real, Support
+from flowlib.support import Interval, Positive, Real, Subset, Support
 from flowlib.train._data_checks import listed
 
 
@@ -35,7 +35,8 @@ def check_in_support(dist: Any, x: Any, name: ArrayName | str = "x") -> None:
         index += tuple(np.argwhere(moved[row])[0].tolist())
     value = np.asarray(x)[index]
     got = f"{value:.7g}" if value.ndim == 0 else np.array2string(value, precision=6, threshold=8)
-    kind = "" if support.kind == "unknown" else f" ({support.kind})"
+    kind = (support.within if isinstance(support, Subset) else support).kind
+    kind = "" if kind == "unknown" else f" ({kind})"
     is_zero = value.ndim == 0 and value == 0
     hint = " A zero has no density there: leave such rows out, or add a little noise." if is_zero else ""
     raise ValueError(

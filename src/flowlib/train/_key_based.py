@@ -15,6 +15,7 @@ from jaxtyping import Array, ArrayLike, PRNGKeyArray
 from flowlib._arrays import check_count, check_key
 from flowlib.distributions import AbstractDistribution
 from flowlib.train._arguments import check_flags, check_loss
+from flowlib.train._diagnose import narrow_floats
 from flowlib.train._history import StepHistory
 from flowlib.train._loop import Callback, Loop
 from flowlib.train._losses import ElboLoss, check_conditions
@@ -213,7 +214,7 @@ def _fit(key, tree, loss_fn, steps, descent, host, smoothing, return_best, show_
     if Status(int(state.status)) in FAILURES:
         where = f"at step {len(history) - 1} (counted from zero)"
         kept = "the best parameters so far are returned" if return_best else "the last finite parameters are returned"
-        warn_of_failure(Status(int(state.status)), where, history[-1], kept)
+        warn_of_failure(Status(int(state.status)), where, history[-1], kept, narrow_floats(state.params))
     elif history.report.stopped == "interrupted":
         warn_of_interrupt(f"{len(history)} steps")
     fitted = combined(static, state.best_params if return_best else state.judged)
