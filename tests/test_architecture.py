@@ -24,6 +24,7 @@ SOURCE = ROOT / "src" / "flowlib"
 MAX_LINES = 400
 # Imported only inside the functions that need them: optional, or slow to import.
 LAZY = {"optimistix", "lineax", "diffrax", "matplotlib", "scipy", "sklearn", "numpyro", "blackjax", "arviz", "orbax"}
+LAZY |= {"pandas", "polars", "pyarrow"}
 # Bases that do not say Abstract in their names.
 OPEN_BASES = {"Module", "Node", "Support"}
 

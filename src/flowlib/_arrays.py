@@ -11,28 +11,40 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
 
+from flowlib._host_array import host_array
+
 
 def real_array(value: Any, name: str, *, keep_integers: bool = False) -> Array:
     """`value` as a JAX array of a floating dtype; integers and booleans become the default float.
 
-    With `keep_integers`, integers stay (class labels for an embedding, say).
+    With `keep_integers`, integers stay (class labels for an embedding, say), unless some are beyond those of JAX.
 
     Raises:
-        TypeError: for strings, objects, complex numbers and PRNG keys.
+        TypeError: for strings, objects, complex numbers, PRNG keys and sparse matrices.
+        ValueError: for an array of which cells are masked.
     """
+    value = host_array(value, name)
     if not isinstance(value, jax.Array):
-        try:
-            value = np.asarray(value)
-        except ValueError:
-            raise TypeError(f"{name} must be an array of real numbers, got ragged {type(value).__name__}.") from None
-        if value.dtype.kind in "OSUMmc":
-            raise TypeError(f"{name} must hold real numbers, got dtype {value.dtype}. Convert it to float first.")
-        value = jnp.asarray(value)
+        return jnp.asarray(without_wide_integers(value) if keep_integers else _as_floats(value))
     if jnp.issubdtype(value.dtype, jnp.floating):
         return value
     if jnp.issubdtype(value.dtype, jnp.integer) or value.dtype == bool:
         return value if keep_integers else value.astype(default_float())
     raise TypeError(f"{name} must hold real numbers, got dtype {value.dtype}. Convert it to float first.")
+
+
+def without_wide_integers(array: np.ndarray) -> np.ndarray:
+    """The array; with whole numbers beyond the range of JAX's integers as floats, for JAX would wrap them."""
+    if array.dtype.kind not in "iu" or array.size == 0:
+        return array
+    info = np.iinfo(jax.dtypes.canonicalize_dtype(array.dtype))
+    if array.dtype.itemsize <= info.dtype.itemsize or (array.min() >= info.min and array.max() <= info.max):
+        return array
+    return array.astype(default_float())
+
+
+def _as_floats(array: np.ndarray) -> np.ndarray:
+    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(default_float())
 
 
 def default_float() -> np.dtype:
@@ -79,6 +91,17 @@ def check_positive(value: Any, name: str) -> None:
     check_values(value, name, lambda a: (a > 0) & np.isfinite(a), "positive and finite")
 
 
+def check_flag(value: Any, name: str) -> bool:
+    """`value` if it is True or False.
+
+    Raises:
+        TypeError: if it is not: any string would count as True.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {value!r}.")
+    return bool(value)
+
+
 def check_count(value: Any, name: str, minimum: int = 1) -> int:
     """`value` as an int of at least `minimum`."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < minimum:
@@ -115,12 +138,23 @@ def check_key(key: Any) -> Array:
     if isinstance(key, jax.Array):
         if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ():
             return key
-        if key.dtype == jnp.uint32 and key.ndim == 1:
+        if key.dtype == jnp.uint32 and key.shape == _legacy_shape(_default_impl()):
             return key
         got = f"an array of dtype {key.dtype} and shape {key.shape}"
+        if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+            got = f"{key.size} of them, of shape {key.shape}"
     else:
         got = repr(key)
     raise TypeError(f"key must be a JAX PRNG key such as jax.random.key(0), got {got}.")
+
+
+def _default_impl() -> str:
+    return jax.config.jax_default_prng_impl  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@functools.cache
+def _legacy_shape(impl: str) -> tuple[int, ...]:
+    return jax.eval_shape(functools.partial(jax.random.PRNGKey, impl=impl), 0).shape
 
 
 def as_columns(condition: Array, x: Array) -> Array:

@@ -14,6 +14,7 @@ from jaxtyping import Array, ArrayLike, PRNGKeyArray
 from flowlib._arrays import as_shape, cast_floats, check_key, float_dtype, promoted, real_array
 from flowlib._module import Node, check_condition, peel, unwrap_own
 from flowlib._ranks import broadcasting
+from flowlib._tables import check_same_rows, row_labels
 from flowlib._wanted import batch_of, in_sequence, kind_of
 from flowlib.support import Real, Support
 
@@ -209,6 +210,7 @@ def validated(
     dist: AbstractSampler, x: ArrayLike, condition: ArrayLike | None, event_shape: tuple[int, ...]
 ) -> tuple[Array, Array | None, tuple[int, ...], tuple[int, ...]]:
     """`x` and `condition` as arrays, the event shape, and the batch shape to which the two broadcast."""
+    check_same_rows(row_labels(x), "x", row_labels(condition), "condition")
     x = real_array(x, "x")
     batch_x = _batch_shape(dist, x, event_shape, "x")
     condition, batch_c = _validated_condition(dist, condition)

@@ -8,7 +8,8 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
-from flowlib._arrays import check_count, is_concrete
+from flowlib._arrays import check_count, is_concrete, real_array
+from flowlib._host_array import host_array
 from flowlib._module import Module
 
 
@@ -38,7 +39,7 @@ class LabelEmbedding(Module):
     # The key that an `equinox.nn.Sequential` gives to each of its layers is not used.
     def __call__(self, label: ArrayLike, *, key: PRNGKeyArray | None = None) -> Float[Array, " size"]:
         self.check_condition(label)
-        label = jnp.asarray(label)
+        label = real_array(label, "label", keep_integers=True)
         label = label if jnp.issubdtype(label.dtype, jnp.floating) else label.astype(jnp.int32)
         index = jnp.clip(label, 0, self.num_classes - 1).astype(jnp.int32)
         return jnp.where(index.astype(label.dtype) == label, self.weight[index], jnp.nan)
@@ -47,7 +48,7 @@ class LabelEmbedding(Module):
         """Raise a ValueError that names the first label out of range, in an array whose values are known."""
         if not is_concrete(labels):
             return
-        labels = np.asarray(labels)
+        labels = np.asarray(host_array(labels, "condition"))
         good = (labels >= 0) & (labels < self.num_classes) & (labels == np.floor(labels))
         if not good.all():
             at = tuple(np.argwhere(~good)[0].tolist())

@@ -1,5 +1,6 @@
-"""What a fit is given: turned into arrays, checked, and divided into training and validation rows."""
+"""The rows of a fit: checked, weighed, and divided into training and validation rows."""
 
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import equinox as eqx
@@ -8,98 +9,42 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, PRNGKeyArray
 
-from flowlib._arrays import float_dtype, promoted, real_array
+from flowlib._array_name import ArrayName, cell
+from flowlib._host_array import read_array
 from flowlib._random import shuffled
-from flowlib.distributions import AbstractSampler
+from flowlib._tables import check_same_rows
 from flowlib.errors import NonFiniteDataError
 
 
-def as_arrays(data: Any, tree: Any, params: Any, of: str = "") -> tuple[Array, ...]:
-    """The data as arrays with one leading length, floats in the precision of the parameters.
+def check_finite(arrays: tuple[Array, ...], names: Sequence[ArrayName], full: tuple[Any, ...]) -> None:
+    """Raise a NonFiniteDataError that names the first array, row and column with a NaN or infinity.
 
-    Messages name them "x", "condition" and so on, after the prefix `of`.
-
-    A tuple or list is several arrays; anything else is one. Integers stay (labels for an embedding, say),
-    unless they are the events of a distribution.
-
-    Raises:
-        TypeError: if an array does not hold real numbers.
-        ValueError: if there are no arrays or rows, or the numbers of rows differ.
+    `full` are the arrays before they were cast.
     """
-    data = tuple(data) if isinstance(data, tuple | list) else (data,)
-    if not data:
-        raise ValueError("fit_to_data expected at least one array of data, got none.")
-    dtype = data_dtype(params)
-    arrays = []
-    for i, value in enumerate(data):
-        # What overflows in the cast to float32 is infinite, and `check_finite` will say where.
-        with np.errstate(over="ignore"):
-            array = real_array(value, of + array_name(i), keep_integers=i > 0 or not isinstance(tree, AbstractSampler))
-        if jnp.issubdtype(array.dtype, jnp.floating) and array.dtype != dtype:
-            array = array.astype(dtype)
-        if array.ndim == 0:
-            raise ValueError(f"{of}{array_name(i)} expected rows on its first axis, got a single number.")
-        if len(array) != len(arrays[0] if arrays else array):
-            raise ValueError(f"{of}{array_name(i)} expected {len(arrays[0])} rows as {of}x has, got {len(array)}.")
-        arrays.append(array)
-    if len(arrays[0]) == 0:
-        raise ValueError(f"{of}x expected at least one row, got shape {arrays[0].shape}.")
-    return tuple(arrays)
+    for array, finite, name, given in zip(arrays, jax.device_get(_finite(arrays)), names, full, strict=True):
+        if not finite:
+            _raise_not_finite(np.asarray(array), name, given)
 
 
-def data_dtype(params: Any) -> np.dtype:
-    """The dtype of floating data of a fit of such parameters."""
-    # Half precision would round the data; densities are computed in float32 in any case.
-    return jnp.finfo(promoted(float_dtype(params), jnp.float32)).dtype
+def check_finite_on_host(
+    arrays: tuple[np.ndarray, ...], names: Sequence[ArrayName], full: tuple[Any, ...], rows: np.ndarray | None = None
+) -> None:
+    """What `check_finite` does, in NumPy alone. `rows` are the numbers that messages name the rows by."""
+    for array, name, given in zip(arrays, names, full, strict=True):
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            _raise_not_finite(array, name, given, rows)
 
 
-def as_host_arrays(
-    batch: tuple[np.ndarray, ...], tree: Any, dtype: Any, rows: np.ndarray | None = None
-) -> tuple[np.ndarray, ...]:
-    """What `as_arrays` and `check_finite` do, in NumPy alone: for threads beside the one that computes.
-
-    `rows` are the numbers that messages name the rows by.
-
-    Raises:
-        NonFiniteDataError, TypeError, ValueError: as those do.
-    """
-    arrays = []
-    for i, array in enumerate(batch):
-        if array.dtype.kind not in "fiub":
-            raise TypeError(
-                f"{array_name(i)} must hold real numbers, got dtype {array.dtype}. Convert it to float first."
-            )
-        if array.dtype.kind == "f" or (i == 0 and isinstance(tree, AbstractSampler)):
-            with np.errstate(over="ignore"):
-                array = array.astype(dtype, copy=False)
-            if not np.isfinite(array).all():
-                _raise_not_finite(i, array, rows=rows)
-        elif array.dtype.kind in "iu":
-            array = array.astype(jax.dtypes.canonicalize_dtype(array.dtype), copy=False)
-        if array.ndim == 0 or len(array) != len(arrays[0] if arrays else array):
-            raise ValueError(f"{array_name(i)} expected as many rows as x, got shape {array.shape}.")
-        arrays.append(array)
-    return tuple(arrays)
-
-
-def check_finite(arrays: tuple[Array, ...], of: str = "") -> None:
-    """Raise a NonFiniteDataError that names the first array, row and column with a NaN or infinity."""
-    for i, finite in enumerate(jax.device_get(_finite(arrays))):
-        if finite:
-            continue
-        _raise_not_finite(i, np.asarray(arrays[i]), of)
-
-
-def _raise_not_finite(i: int, array: np.ndarray, of: str = "", rows: np.ndarray | None = None) -> NoReturn:
+def _raise_not_finite(array: np.ndarray, name: ArrayName, full: Any, rows: np.ndarray | None = None) -> NoReturn:
     bad = np.argwhere(~np.isfinite(array))
-    row, *column = bad[0].tolist()
-    place = f"row {row if rows is None else rows[row]}"
-    if column:
-        place += f", column {column[0]}" if len(column) == 1 else f", column {tuple(column)}"
+    row, *column = index = tuple(bad[0].tolist())
+    place = cell((row if rows is None else int(rows[row]), *column), name)
     count = len(np.unique(bad[:, 0]))
+    given = np.asarray(full)[index]
+    beyond = f" {given:g} is beyond {array.dtype}: give it in another unit." if np.isfinite(given) else ""
     raise NonFiniteDataError(
-        f"{of}{array_name(i)} expected finite numbers, got {array[tuple(bad[0])]} at {place} (counted from zero); "
-        f"{count} of {len(array)} rows are not finite."
+        f"{name} expected finite numbers, got {array[index]} at {place} (counted from zero); "
+        f"{count} of {len(array)} rows are not finite.{beyond}"
     )
 
 
@@ -127,26 +72,22 @@ def _finite(arrays):
     return [jnp.isfinite(array).all() for array in arrays]
 
 
-def array_name(i: int) -> str:
-    """What messages call array `i` of the data."""
-    return ("x", "condition")[i] if i < 2 else f"data[{i}]"
-
-
-def as_weights(weights: Any, rows: int, name: str = "weights") -> np.ndarray | None:
-    """Sample weights, one a row, over the largest of them; None stays None.
+def as_weights(weights: Any, rows: int, name: str = "weights", labels: Any = None) -> np.ndarray | None:
+    """Sample weights, one a row, over the largest of them; None stays None. `labels` are those of the rows of x.
 
     Raises:
         TypeError: if they are not real numbers.
-        ValueError: if there are not as many as rows, one is negative or not finite, or all are 0.
+        ValueError: if there are not as many as rows, one is negative or not finite, all are 0, or their labels differ
+            from those of the rows.
     """
     if weights is None:
         return None
-    with np.errstate(over="ignore"):
-        real_array(weights, name)
+    read = read_array(weights, name)
     # Importance weights can be beyond float32.
-    array = np.asarray(weights, np.float64)
+    array = np.asarray(read.values, np.float64)
     if array.shape != (rows,):
         raise ValueError(f"{name} expected one number a row, of shape ({rows},), got {array.shape}.")
+    check_same_rows(labels, "x", read.labels, name)
     bad = np.flatnonzero(~((array >= 0) & np.isfinite(array)))
     if len(bad):
         raise ValueError(

@@ -3,11 +3,12 @@
 All of it is NumPy on the host: nothing is compiled, for whatever data.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from flowlib._array_name import ArrayName, position
 from flowlib._warn import warn_user
 from flowlib.errors import DataWarning
 
@@ -21,20 +22,21 @@ _MOST_CORRELATED = 512
 _SCREENED = 2000
 _CONFIRMED = 100
 _ROUNDING = 1e-9
+_NAMES = ArrayName("x"), ArrayName("condition")
 
 
-def check_columns(x: Any, condition: Any = None) -> None:
+def check_columns(x: Any, condition: Any = None, names: Sequence[ArrayName] = _NAMES) -> None:
     """Warn, once for each, of what often is a mistake in data: see `DataWarning`.
 
     Of constant columns; of pairs of columns that determine each other (up to 512 columns; they leave
     a density that grows without bound); of a single row; of more columns than rows, beyond 1000 columns.
     """
-    for message in _remarks(np.asarray(x), None if condition is None else np.asarray(condition)):
+    for message in _remarks(np.asarray(x), None if condition is None else np.asarray(condition), names):
         warn_user(message, DataWarning)
 
 
-def _remarks(x: np.ndarray, condition: np.ndarray | None) -> Iterator[str]:
-    rows, event = len(x), x.shape[1:]
+def _remarks(x: np.ndarray, condition: np.ndarray | None, names: Sequence[ArrayName]) -> Iterator[str]:
+    rows, event, of = len(x), x.shape[1:], names[0]
     if rows == 1:
         yield "x has a single row, and one point determines no distribution."
         return
@@ -43,27 +45,28 @@ def _remarks(x: np.ndarray, condition: np.ndarray | None) -> Iterator[str]:
         yield f"x has {rows} rows and {columns.shape[1]} columns, more columns than rows: is it transposed?"
     constant = _is_constant(columns)
     if constant.any():
-        names = listed([position(j, event) for j in np.flatnonzero(constant).tolist()], "column")
-        yield f"x is constant in {names} (counted from zero): no density fits that. Leave them out."
+        places = listed([position(j, event, of) for j in np.flatnonzero(constant).tolist()], "column")
+        yield f"x is constant in {places} (counted from zero): no density fits that. Leave them out."
     if condition is not None and (same := _is_constant(condition.reshape(rows, -1))).any():
-        names = listed([position(j, condition.shape[1:]) for j in np.flatnonzero(same).tolist()], "column")
-        yield f"condition is constant in {names} (counted from zero): nothing is learned of other values."
+        places = [position(j, condition.shape[1:], names[1]) for j in np.flatnonzero(same).tolist()]
+        yield (
+            f"condition is constant in {listed(places, 'column')} (counted from zero): nothing is learned of other "
+            f"values."
+        )
     if rows > 2 and columns.shape[1] <= _MOST_CORRELATED:
         pairs = _dependent_pairs(columns, np.flatnonzero(~constant))
         if pairs:
-            names = listed([f"{position(i, event)} and {position(j, event)}" for i, j in pairs], "pair", "; ")
-            yield f"x has equal or perfectly correlated columns, {names} (counted from zero). Keep one of each pair."
+            places = [f"{position(i, event, of)} and {position(j, event, of)}" for i, j in pairs]
+            yield (
+                f"x has equal or perfectly correlated columns, {listed(places, 'pair', '; ')} (counted from zero). "
+                f"Keep one of each pair."
+            )
 
 
 def portions(array: np.ndarray) -> Iterator[slice]:
     """Slices of the rows of an array, each of a few million numbers at most."""
     size = max(1, _PORTION // max(1, array[:1].size))
     return (slice(start, start + size) for start in range(0, len(array), size))
-
-
-def position(j: int, shape: tuple[int, ...]) -> int | tuple[int, ...]:
-    """The number of a column, or the position of an element of an event with more axes."""
-    return j if len(shape) < 2 else tuple(int(i) for i in np.unravel_index(j, shape))
 
 
 def listed(names: list[Any], kind: str, separator: str = ", ") -> str:

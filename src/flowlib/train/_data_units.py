@@ -13,6 +13,7 @@ import numpy as np
 import paramax
 from jaxtyping import Array
 
+from flowlib._array_name import ArrayName
 from flowlib._arrays import float_dtype, promoted
 from flowlib._box import is_real, to_reals
 from flowlib._module import peel
@@ -21,6 +22,7 @@ from flowlib.distributions import Dequantized, Transformed, init_from_data, with
 from flowlib.support import Box, Real
 from flowlib.train._data_checks import listed
 from flowlib.train._moments import as_float64, moments
+from flowlib.train._support_by_name import support_of_columns
 from flowlib.train._support_checks import check_inside
 from flowlib.train._unit_checks import remark_kept_units, remark_raw_numbers
 from flowlib.train._whole_numbers import check_whole, in_cells, middles
@@ -72,7 +74,13 @@ def in_data_units(
 
 
 def unit_filler(
-    dist: Any, arrays: tuple[Any, ...], weights: Any = None, *, standardise: Standardise, support: Any
+    dist: Any,
+    arrays: tuple[Any, ...],
+    weights: Any = None,
+    *,
+    standardise: Standardise,
+    support: Any,
+    name: str | ArrayName = "x",
 ) -> Filler:
     """What puts `dist`, or one like it, into the units of these data: the tree stays the same, its units get values.
 
@@ -88,14 +96,17 @@ def unit_filler(
         arrays: `(x,)` or `(x, condition)`, rows on the first axis.
         weights: None, or one for each row. Rows of weight 0 have no part in location and scale, but must be valid.
         standardise: whether to set new units; "again" sets those of an earlier fit too.
-        support: None, or what `with_support` takes, which it is short for. Values on a circle count modulo its length,
+        support: None, or what `with_support` takes, which it is short for, or a dictionary of such by column. Values on
+            a circle count modulo its length,
             and it is cut in the widest gap between them; `wrap_circular` brings the data themselves into range.
+        name: what messages call x and its columns.
 
     Raises:
         ValueError: if a row of x is not in the support, `dist` is on another support, or no weight is positive.
         TypeError: if there is a support and `dist` cannot take one, or the support is none.
     """
     shape = np.shape(arrays[0])[1:]
+    support = support_of_columns(support, shape, name)
     if support is not None:
         dist = with_support(dist, support)
         if shape != dist.shape:
@@ -106,11 +117,11 @@ def unit_filler(
     weights = None if weights is None else np.asarray(weights, np.float64)
     if weights is not None and not (weights > 0).any():
         raise ValueError("weights expected at least one positive weight, got none.")
-    check_support(dist, arrays[0])
+    check_support(dist, arrays[0], name)
     units = _units_of(dist)
     if units is None:
         if standardise:
-            remark_raw_numbers(dist, arrays, weights)
+            remark_raw_numbers(dist, arrays, weights, name)
         return Filler(support, UnitValues())
     inner = dist
     if isinstance(dist, Dequantized):
@@ -118,12 +129,12 @@ def unit_filler(
     values = _cut(units, arrays[0], weights, standardise, dtype_of(inner))
     if standardise:
         again = standardise == "again"
-        values = _x_values(values, inner, units, arrays, weights, again)
+        values = _x_values(values, inner, units, arrays, weights, again, name)
         values = _condition_values(values, units, arrays, weights, again)
     return Filler(support, values)
 
 
-def check_support(dist: Any, x: Any, name: str = "x") -> None:
+def check_support(dist: Any, x: Any, name: str | ArrayName = "x") -> None:
     """Raise a ValueError that names column and rows if some are not in the support of the units of `dist`."""
     whole = None
     if isinstance(dist, Dequantized):
@@ -236,7 +247,7 @@ def _cut(units, x, weights, standardise, dtype):
     return UnitValues(cut=_widest_gaps(box, np.asarray(x), weights, units.out_shape).astype(dtype))
 
 
-def _x_values(values, dist, units, arrays, weights, again):
+def _x_values(values, dist, units, arrays, weights, again, name):
     """With location and scale of x, if it has a say in them and they are to be set."""
     dtype = dtype_of(dist)
     chosen = True if units.columns is None else units.columns
@@ -247,7 +258,7 @@ def _x_values(values, dist, units, arrays, weights, again):
     chosen = np.broadcast_to(np.asarray(chosen), location.shape)
     fresh = units.is_unset
     if not fresh and not again:
-        remark_kept_units("x", (units.location, units.log_scale), (location, scale), x, chosen)
+        remark_kept_units(name, (units.location, units.log_scale), (location, scale), x, chosen)
         return values
     location, log_scale = np.where(chosen, location, 0), np.where(chosen, np.log(scale), 0)
     values = values._replace(location=location.astype(dtype), log_scale=log_scale.astype(dtype))

@@ -16,10 +16,24 @@ _ROWS = 1000
 
 
 def culprit(loss_fn: Callable[..., Array], params: Any, static: Any, arrays: tuple[Array, ...]) -> str:
-    """The first row whose loss is not finite, or else the first such gradient, as the end of a sentence; or nothing.
+    """The first row whose loss is not finite, or else the first such gradient, as further sentences; or nothing.
 
     Looked for at the parameters given, which are the last finite ones, and with a key of its own.
     """
+    return _first_at_fault(loss_fn, params, static, arrays) + narrow_floats(params)
+
+
+def narrow_floats(params: Any) -> str:
+    """A sentence about float16, if there are such parameters; or nothing."""
+    if not any(leaf.dtype == jnp.float16 for leaf in jax.tree.leaves(params)):
+        return ""
+    return (
+        " There are parameters in float16, where Adam's smallest numbers are 0 and 65504 is the largest: "
+        "cast them to float32, or to bfloat16."
+    )
+
+
+def _first_at_fault(loss_fn, params, static, arrays):
     if not isinstance(loss_fn, AbstractRowLoss):
         return ""
     for start in range(0, len(arrays[0]), _ROWS):

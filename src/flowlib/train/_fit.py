@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
 from flowlib._arrays import check_count, check_key
+from flowlib.train._arguments import check_flags, check_loss
 from flowlib.train._data_units import Standardise, unit_filler
 from flowlib.train._history import EpochHistory
 from flowlib.train._loop import Callback
@@ -75,10 +76,11 @@ def fit_to_data(
         key: a JAX PRNG key, typed or legacy.
         dist: the distribution; any other tree of arrays with a `loss_fn` of its own. Parameters
             that `flowlib.parameters.freeze` froze stay as they are.
-        data: the rows, an array or (pandas) table of numbers, or a tuple of several with as many rows each, which are
-            the arguments of the loss: `(x, condition)` for a conditional distribution. Data that come in batches are
-            an iterable of such (a PyTorch or grain loader), a function without arguments that gives one and is called
-            once an epoch, or `numpy.memmap` arrays. These are never in memory all at once.
+        data: the rows: an array, a table of pandas, polars or Arrow, a structured array, a list of rows of numbers; or
+            a tuple of several with as many rows each, which are the arguments of the loss: `(x, condition)` for a
+            conditional distribution. Data that come in batches are an iterable of such (a PyTorch or grain loader), a
+            function without arguments that gives one and is called once an epoch, or `numpy.memmap` arrays. These are
+            never in memory all at once.
         loss_fn: called as `loss_fn(params, static, *arrays, key=key)` with the arrays of one batch; returns
             the mean over the batch. Defaults to `MaximumLikelihoodLoss()`.
         learning_rate: of Adam, a number or an optax schedule of the number of steps; not used with `optimizer`.
@@ -105,6 +107,7 @@ def fit_to_data(
             a list of one a column: `"real"`, `"positive"`, `(low, high)`, `"circular"` or what else
             `flowlib.bijections.ToSupport` takes, and `"integer"` or `flowlib.support.Integers(low, high)`. The flow
             then has no density, and no samples, outside; with columns of integers it comes back as `Dequantized`.
+            Or a dict of such by the names of a table's columns; those that are not named are real.
         max_patience_steps: stop at the end of an epoch when the loss has not improved for more steps than this.
         min_improvement: by how much a loss must improve to count for patience. The best parameters are those of the
             lowest loss all the same.
@@ -144,14 +147,17 @@ def fit_to_data(
 
     Raises:
         NonFiniteDataError: if the data have NaN or infinity; the message names array, row and column.
-        ValueError: for empty data, unequal numbers of rows, event or condition shapes that do not match the
+        ValueError: for empty data, unequal numbers of rows, masked cells, tables whose indexes differ, rows outside the
+            support of the distribution (named by row and column), event or condition shapes that do not match the
             distribution, a missing or useless condition, a distribution without trainable
             parameters, or arguments out of range.
-        TypeError: for data that are not real numbers, or a `key` that is no key.
+        TypeError: for data that are not real numbers, an argument of another type, or a `key` that is no key.
         CheckpointError: if checkpoints cannot be written or read.
         CheckpointMismatchError: if they are of a fit of other data or settings, which it names.
     """
     key = check_key(key)
+    check_loss(loss_fn)
+    check_flags(standardise=standardise, return_best=return_best, show_progress=show_progress)
     max_epochs, batch_size = check_count(max_epochs, "max_epochs", 0), check_count(batch_size, "batch_size")
     limits = fit_limits(max_patience, max_patience_steps, min_improvement, max_steps, max_skipped)
     host = check_host_options(max_seconds, callbacks, checkpoint, checkpoint_every, checkpoint_keep, checkpoint_errors)

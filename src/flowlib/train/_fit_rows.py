@@ -11,13 +11,15 @@ from jaxtyping import Array, PRNGKeyArray
 
 from flowlib._arrays import default_float
 from flowlib._run_once import run_once
-from flowlib.train._data import array_name, mean_weight, split_rows
+from flowlib.train._data import mean_weight, split_rows
 from flowlib.train._data_units import Filler, check_support, wrap_circular
 from flowlib.train._epochs import MAX_EPOCHS, EpochProblem, run_epochs
 from flowlib.train._explicit_axes import check_unsplit
+from flowlib.train._in_support import check_in_support
 from flowlib.train._losses import AbstractRowLoss
 from flowlib.train._mesh import Layout
 from flowlib.train._plan import FitPlan, Given
+from flowlib.train._read import array_name
 from flowlib.train._remarks import remark
 from flowlib.train._rows import Rows, gather_rows
 from flowlib.train._state import Descent, TrainState, initial_state, trainable_half
@@ -72,14 +74,19 @@ def prepare_rows(key: PRNGKeyArray, given: Given, descent: Descent, layout: Layo
 def rows_in_units(given: Given) -> tuple[Rows, Filler, Any, tuple[Array, ...]]:
     """The rows, what fills units, the distribution in theirs, the arrays to train on; warns of likely mistakes."""
     rows = gather_rows(given)
-    fill = given.units(given.dist, rows.given, rows.given_weights)
+    fill = given.units(given.dist, rows.full, rows.given_weights, name=rows.names[0])
     dist = fill(given.dist)
     arrays = (wrap_circular(dist, rows.arrays[0]), *rows.arrays[1:])
-    if len(arrays[0]) > rows.n_given:
-        # In NumPy, which compiles nothing.
-        check_support(dist, np.asarray(arrays[0])[rows.n_given :], "val_data x")
-    if isinstance(given.loss_fn, AbstractRowLoss):
-        remark(dist, rows.given)
+    # In NumPy, which compiles nothing.
+    x, name = np.asarray(arrays[0]), rows.names[0]
+    by_row = isinstance(given.loss_fn, AbstractRowLoss)
+    for part, own in (x[: rows.n_given], name), (x[rows.n_given :], replace(name, name="val_data x")):
+        if own is not name and len(part):
+            check_support(dist, part, own)
+        if by_row and len(part):
+            check_in_support(dist, part, own)
+    if by_row:
+        remark(dist, rows.looked)
     return rows, fill, dist, arrays
 
 

@@ -8,17 +8,20 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from flowlib._arrays import check_count, default_float
+from flowlib._host_array import host_array, read_array
 from flowlib._run_once import run_once
-from flowlib.train._data import array_name, as_host_arrays, as_weights, count_validation, data_dtype, mean_weight
+from flowlib.train._data import as_weights, check_finite_on_host, count_validation, mean_weight
 from flowlib.train._data_units import check_support, wrap_circular
 from flowlib.train._epochs import settled
+from flowlib.train._in_support import check_in_support
 from flowlib.train._losses import AbstractRowLoss
 from flowlib.train._mesh import Layout
 from flowlib.train._plan import FitPlan, Given
 from flowlib.train._processes import ALONE
+from flowlib.train._read import array_name, as_parts, cast_on_host, data_dtype, in_full
 from flowlib.train._remarks import remark
-from flowlib.train._rows import check_weighable
-from flowlib.train._sources import Batches, FileRows, Source, is_file, is_stream
+from flowlib.train._rows import Looked, check_weighable, joined
+from flowlib.train._sources import Batch, Batches, FileRows, Source, is_file, is_stream
 from flowlib.train._state import Descent, initial_state, trainable_half
 from flowlib.train._stream import StreamEpochs, StreamProblem
 
@@ -41,45 +44,51 @@ def prepare_stream(key: PRNGKeyArray, given: Given, descent: Descent, layout: La
     train, val = _sources(given, seed, part)
     alike = None
 
-    def prepare(batch, number, of):
+    def prepare_looked(batch, number, of):
         try:
-            arrays = as_host_arrays(batch.arrays, dist, dtype, batch.rows)
+            looked = _looked(batch, dist, dtype)
+            arrays = looked.arrays
             if alike is not None:
                 _check_alike(arrays, alike)
-            check_support(dist, arrays[0])
-            return (wrap_circular(dist, arrays[0]), *arrays[1:]), batch.weights
+            check_support(dist, arrays[0], looked.names[0])
+            arrays = wrap_circular(dist, arrays[0]), *arrays[1:]
+            return looked._replace(arrays=arrays)
         except (ValueError, TypeError) as error:
             place = f"batch {number} of {of} (counted from zero)" if batch.rows is None else of
             raise type(error)(f"In {place}: {error}") from None
 
+    def prepare(batch, number, of):
+        looked = prepare_looked(batch, number, of)
+        return looked.arrays, looked.weights
+
     def look():
         nonlocal alike
-        taken, taken_weights = [], []
+        taken = []
         for number, batch in enumerate(train.source.first(-(-_FIRST // processes.count) if shards else _FIRST)):
-            arrays, batch_weights = prepare(batch, number, "data")
-            alike = alike or [(array.shape[1:], array.dtype) for array in arrays]
-            taken.append(arrays)
-            taken_weights.append(batch_weights)
+            looked = prepare_looked(batch, number, "data")
+            alike = alike or [(array.shape[1:], array.dtype) for array in looked.arrays]
+            taken.append(looked)
         if shards and layout is not None:
-            layout.check_stream(len(taken[0][0]))
-        return tuple(map(np.concatenate, zip(*taken, strict=True))), taken_weights
+            layout.check_stream(len(taken[0].arrays[0]))
+        return joined(taken)
 
     # Of files, every process sees all rows.
     shards = isinstance(train.source, Batches)
-    first, taken_weights = processes.in_step(
-        "Looking at the first batches", look, lambda looked: (len(looked[0]), len(looked[0][0])),
+    looked = processes.in_step(
+        "Looking at the first batches", look, lambda looked: (len(looked.arrays), len(looked.arrays[0])),
         "must find as many arrays and rows in every process",
     )  # fmt: skip
-    if shards:
-        first = map(processes.joined, first)
-    first = tuple(map(jnp.asarray, first))
-    first_weights = None if taken_weights[0] is None else np.concatenate(taken_weights)
+    if shards and processes.count > 1:
+        arrays = tuple(map(processes.joined, looked.arrays))
+        looked = looked._replace(arrays=arrays, full=arrays)
+    first = tuple(map(jnp.asarray, looked.arrays))
     if isinstance(loss_fn, AbstractRowLoss):
         loss_fn.check(dist, *first)
     # `prepare` sees it from here on.
-    dist = given.units(dist, first, first_weights)(dist)
+    dist = given.units(dist, looked.full, looked.weights, name=looked.names[0])(dist)
     if isinstance(loss_fn, AbstractRowLoss):
-        remark(dist, first)
+        check_in_support(dist, wrap_circular(dist, looked.arrays[0]), looked.names[0])
+        remark(dist, looked)
     params, static = trainable_half(dist)
     if layout is not None:
         params, key = layout.placed(params), layout.replicated(key)
@@ -95,6 +104,19 @@ def prepare_stream(key: PRNGKeyArray, given: Given, descent: Descent, layout: La
         return StreamEpochs(problem, train.source, None if val is None else val.source, prepare)
 
     return FitPlan(static, state, val is not None, settings, dispatch, 1, first, None)
+
+
+def _looked(batch: Batch, dist: Any, dtype: Any) -> Looked:
+    """A batch, read, cast and checked, in NumPy alone: for threads beside the one that computes."""
+    read = tuple(read_array(array, array_name(i)) for i, array in enumerate(batch.arrays))
+    names = tuple(part.name for part in read)
+    arrays = cast_on_host(dtype, read, dist)
+    full = in_full(read, arrays)
+    for name, array in zip(names, arrays, strict=True):
+        if array.ndim == 0 or len(array) != len(arrays[0]):
+            raise ValueError(f"{name} expected as many rows as x, got shape {array.shape}.")
+    check_finite_on_host(arrays, names, full, batch.rows)
+    return Looked(arrays, full, names, batch.weights)
 
 
 def _check_alike(arrays, alike):
@@ -167,8 +189,10 @@ def _validation_source(given, part):
 
 
 def _host(data):
-    arrays = tuple(data) if isinstance(data, tuple | list) else (data,)
-    arrays = tuple(array if isinstance(array, np.memmap) else np.asarray(array) for array in arrays)
+    arrays = tuple(
+        part if isinstance(part, np.memmap) else np.asarray(host_array(part, array_name(i)))
+        for i, part in enumerate(as_parts(data))
+    )
     if any(len(array) != len(arrays[0]) for array in arrays) or len(arrays[0]) == 0:
         raise ValueError(f"data expected arrays with as many rows each, at least one, got {[len(a) for a in arrays]}.")
     return arrays

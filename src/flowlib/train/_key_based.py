@@ -16,7 +16,9 @@ from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
 from flowlib._arrays import check_count, check_key
 from flowlib.distributions import AbstractDistribution
+from flowlib.train._arguments import check_flags, check_loss
 from flowlib.train._culprit import culprit
+from flowlib.train._diagnose import narrow_floats
 from flowlib.train._history import StepHistory
 from flowlib.train._loop import Callback, Loop
 from flowlib.train._losses import ElboLoss, check_conditions
@@ -89,6 +91,8 @@ def fit_to_key_based_loss(
         TypeError: for a `key` that is no key.
         CheckpointError, CheckpointMismatchError: as in `fit_to_data`.
     """
+    check_loss(loss_fn)
+    check_flags(return_best=return_best, show_progress=show_progress)
     limits = fit_limits(math.inf, max_patience_steps, min_improvement, None, max_skipped)
     descent = Descent(
         optimizer,
@@ -228,7 +232,11 @@ def _fit(key, tree, loss_fn, steps, descent, host, smoothing, return_best, show_
         kept = "the best parameters so far are returned" if return_best else "the last finite parameters are returned"
         last_key = jr.fold_in(state.key, state.step + state.skipped)
         warn_of_failure(
-            Status(int(state.status)), where, history[-1], kept, culprit(loss_fn, state.params, static, last_key)
+            Status(int(state.status)),
+            where,
+            history[-1],
+            kept,
+            culprit(loss_fn, state.params, static, last_key) + narrow_floats(state.params),
         )
     elif history.report.stopped == "interrupted":
         warn_of_interrupt(f"{len(history)} steps")

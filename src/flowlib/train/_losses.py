@@ -13,10 +13,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
-from flowlib._arrays import check_count, real_array
+from flowlib._arrays import check_count, check_flag, real_array
 from flowlib._module import Module, check_condition
 from flowlib.distributions import AbstractDistribution, AbstractMarginal, AbstractSampler
 from flowlib.train._target import target_of_draws
@@ -217,7 +216,7 @@ class ElboLoss(Module):
             raise TypeError(f"ElboLoss expected a function as target, got {type(target).__name__}.")
         self.target = target
         self.num_samples = check_count(num_samples, "num_samples")
-        self.stick_the_landing = bool(stick_the_landing)
+        self.stick_the_landing = check_flag(stick_the_landing, "stick_the_landing")
         self.condition = None if condition is None else real_array(condition, "condition", keep_integers=True)
         arrays = () if data is None else data if isinstance(data, tuple) else (data,)
         self.data = tuple(real_array(array, "data", keep_integers=True) for array in arrays)
@@ -268,7 +267,7 @@ def check_conditions(dist: AbstractDistribution, condition: Any) -> None:
             f"fit_to_variational_target expected an unconditional distribution, got one with conditions of shape "
             f"{dist.cond_shape}: give condition=, rows of them to average over."
         )
-    shape = np.shape(condition)
+    shape = real_array(condition, "condition", keep_integers=True).shape
     if len(shape) != len(dist.cond_shape) + 1 or shape[1:] != dist.cond_shape or shape[0] == 0:
         raise ValueError(f"condition expected rows of shape {dist.cond_shape}, got shape {shape}.")
 

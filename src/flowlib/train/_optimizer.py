@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
-from flowlib._arrays import is_concrete
+from flowlib._arrays import default_float, is_concrete, real_array
 from flowlib.nn import MaskedLinear
 
 
@@ -73,9 +73,13 @@ def check_optimizer(optimizer: Any, rate: Any) -> Any:
     if callable(rate):
         return rate
     try:
-        number = jnp.asarray(rate, float)
+        number = real_array(rate, "learning_rate")
     except (TypeError, ValueError):
-        raise TypeError(f"learning_rate must be a number or an optax schedule, got {rate!r}.") from None
+        number = None
+    if number is None or isinstance(rate, bool):
+        raise TypeError(f"learning_rate must be a number or an optax schedule, got {rate!r}.")
+    # As it is where that is its dtype: a cast would compile.
+    number = number if number.dtype == default_float() else number.astype(default_float())
     if number.shape != () or (is_concrete(number) and not 0 <= float(number) < float("inf")):
         raise ValueError(f"learning_rate must be one finite number of at least 0, got {rate!r}.")
     return number

@@ -1,5 +1,6 @@
 """Rows that the splines of a flow meet outside of their interval, where they are straight lines."""
 
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -35,6 +36,9 @@ class OutsideSplines(NamedTuple):
     rows_outside: int
     total: int
     bound: tuple[float, float]
+    # The column in which most values are outside, and how many.
+    column: int
+    most: int
 
 
 def outside_splines(dist: Any, x: Any) -> OutsideSplines | None:
@@ -66,11 +70,13 @@ def outside_splines(dist: Any, x: Any) -> OutsideSplines | None:
     if isinstance(last, HeavyTails):
         # What is far out for the data can be well inside for the splines.
         lower, upper = (np.asarray(last.transform(np.full(last.shape, end))) for end in bound)
-    outside = 0
+    outside, in_column = 0, np.zeros(math.prod(x.shape[1:]), int)
     for portion in portions(x):
         z = (unconstrain(x[portion]) - location) / scale
-        outside += int(((z < lower) | (z > upper)).reshape(len(z), -1).any(axis=1).sum())
-    return OutsideSplines(outside, len(x), bound)
+        beyond = ((z < lower) | (z > upper)).reshape(len(z), -1)
+        outside += int(beyond.any(axis=1).sum())
+        in_column += beyond.sum(axis=0)
+    return OutsideSplines(outside, len(x), bound, int(in_column.argmax()), int(in_column.max()))
 
 
 def _spline_intervals(node: Any) -> Iterator[tuple[float, float]]:

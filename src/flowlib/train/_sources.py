@@ -6,6 +6,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from flowlib.train._read import as_parts, copied, count_rows, is_one_array
+
 
 class Batch(NamedTuple):
     """One batch: x, or x and condition, with as many rows each; sample weights; the numbers of the rows in a file.
@@ -13,7 +15,7 @@ class Batch(NamedTuple):
     `most` is the number of rows that the process with the most has of this batch, where several have parts of it.
     """
 
-    arrays: tuple[np.ndarray, ...]
+    arrays: tuple[Any, ...]
     weights: np.ndarray | None = None
     rows: np.ndarray | None = None
     most: int | None = None
@@ -22,8 +24,10 @@ class Batch(NamedTuple):
 def is_stream(data: Any) -> bool:
     """Whether data come batch by batch: memory-mapped files, iterables of batches, and functions that give one.
 
-    A tuple or list is several arrays, but a list of tuples is one of batches.
+    A tuple or list is several arrays, but a list of tuples of arrays is one of batches.
     """
+    if is_one_array(data):
+        return False
     if isinstance(data, list) and data and all(isinstance(part, tuple) for part in data):
         return True
     if isinstance(data, tuple | list):
@@ -144,10 +148,9 @@ class Batches:
 
 
 def _batch(item: Any) -> Batch:
-    parts = item if isinstance(item, tuple | list) else (item,)
     # Copied: whoever makes batches may use the same memory for the next one.
-    return Batch(tuple(np.array(part) for part in parts))
+    return Batch(tuple(map(copied, as_parts(item))))
 
 
 def _length(batch: Batch) -> int:
-    return len(batch.arrays[0]) if batch.arrays and batch.arrays[0].ndim else 0
+    return count_rows(batch.arrays[0]) if batch.arrays else 0

@@ -4,12 +4,15 @@ from typing import Any
 
 import numpy as np
 
+from flowlib._array_name import ArrayName, position
 from flowlib._box import is_real
 from flowlib.support import Box
-from flowlib.train._data_checks import listed, numbers_in, portions, position
+from flowlib.train._data_checks import listed, numbers_in, portions
 
 
-def check_inside(box: Box, x: Any, dtype: np.dtype, name: str = "x", whole: np.ndarray | None = None) -> None:
+def check_inside(
+    box: Box, x: Any, dtype: np.dtype, name: str | ArrayName = "x", whole: np.ndarray | None = None
+) -> None:
     """Raise a ValueError that names the first column with values outside the box; on circles all are inside.
 
     Of the `whole` columns, x has the middles of the cells of whole numbers.
@@ -40,7 +43,7 @@ def check_inside(box: Box, x: Any, dtype: np.dtype, name: str = "x", whole: np.n
     value, wanted = float(flat[rows[0], j].astype(dtype)), numbers_in(low, high)
     if whole is not None and np.broadcast_to(whole, x.shape[1:]).ravel()[j]:
         value, wanted = value - 0.5, f"whole {numbers_in(low, high - 1, 'from', 'to')}"
-    column = f"column {position(j, x.shape[1:])}" if x.ndim > 1 else ""
+    column = f"column {position(j, x.shape[1:], name)}" if x.ndim > 1 else ""
     within, at = (f" in {column}", f", {column}") if column else ("", "")
     # Subnormal numbers count as 0.
     at_end = value in (low, high) or low < value < high

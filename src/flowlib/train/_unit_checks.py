@@ -5,12 +5,13 @@ from typing import Any
 import jax.random as jr
 import numpy as np
 
+from flowlib._array_name import ArrayName, position
 from flowlib._module import peel
 from flowlib._warn import warn_user
 from flowlib.distributions import AbstractDistribution, Transformed
 from flowlib.errors import DataWarning
 from flowlib.support import Real
-from flowlib.train._data_checks import listed, position
+from flowlib.train._data_checks import listed
 
 # What suits: locations so many scales apart, and scales that differ by such a factor.
 _APART, _FACTOR = 3.0, 3.0
@@ -21,7 +22,11 @@ _DRAWS = 500
 
 
 def remark_kept_units(
-    name: str, kept: tuple[Any, Any], found: tuple[np.ndarray, np.ndarray], x: np.ndarray, chosen: Any = True
+    name: str | ArrayName,
+    kept: tuple[Any, Any],
+    found: tuple[np.ndarray, np.ndarray],
+    x: np.ndarray,
+    chosen: Any = True,
 ) -> None:
     """Warn of columns whose location and scale are far from the units that an earlier fit set.
 
@@ -36,7 +41,7 @@ def remark_kept_units(
     off = _far((kept_location, kept_scale), found, x) & chosen
     if len(x) < _FEWEST or not off.any():
         return
-    columns, first = _named(off)
+    columns, first = _named(off, name)
     values = [float(np.broadcast_to(a, off.shape).ravel()[first]) for a in (*found, kept_location, kept_scale)]
     warn_user(
         f"{name} does not suit the units that the flow keeps from an earlier fit, in {columns}: location "
@@ -46,7 +51,9 @@ def remark_kept_units(
     )
 
 
-def remark_raw_numbers(dist: Any, arrays: tuple[Any, ...], weights: np.ndarray | None) -> None:
+def remark_raw_numbers(
+    dist: Any, arrays: tuple[Any, ...], weights: np.ndarray | None, name: str | ArrayName = "x"
+) -> None:
     """Warn of columns that are far from where a distribution without units lies, if they are no standardised ones."""
     node, x = peel(dist), np.asarray(arrays[0])
     if not isinstance(node, AbstractDistribution) or len(x) < _FEWEST:
@@ -63,7 +70,7 @@ def remark_raw_numbers(dist: Any, arrays: tuple[Any, ...], weights: np.ndarray |
     off = _far(lies, found, x)
     if not off.any():
         return
-    columns, first = _named(off)
+    columns, first = _named(off, name)
     values = [float(a.ravel()[first]) for a in map(np.asarray, (*found, *lies))]
     over_reals = isinstance(node, Transformed) and isinstance(node.support, Real)
     remedy = (
@@ -72,8 +79,8 @@ def remark_raw_numbers(dist: Any, arrays: tuple[Any, ...], weights: np.ndarray |
         else "begin with parameters near the rows"
     )
     warn_user(
-        f"x is far from the {type(node).__name__} in {columns}: location {values[0]:.4g} and scale {values[1]:.4g}, "
-        f"where the distribution has {values[2]:.4g} and {values[3]:.4g}. It has no units and is fitted as it is: "
+        f"{name} is far from the {type(node).__name__} in {columns}: location {values[0]:.4g} and scale "
+        f"{values[1]:.4g}, where the distribution has {values[2]:.4g} and {values[3]:.4g}. It has no units and is fitted as it is: "
         f"standardise the rows, or {remedy}.",
         DataWarning,
     )
@@ -96,7 +103,7 @@ def _far(kept, found, x):
     return np.asarray(apart | (varies & ~((ratio <= _FACTOR) & (ratio >= 1 / _FACTOR))))
 
 
-def _named(off):
+def _named(off, name):
     places = np.flatnonzero(off)
-    names = [position(int(j), off.shape) for j in places]
+    names = [position(int(j), off.shape, name) for j in places]
     return f"{listed(names, 'column')} (counted from zero)" if off.ndim else "its only column", places[0]
