@@ -44,7 +44,7 @@ def circular_spline_flow(
     raw_cond_shape: tuple[int, ...] | None = None,
     gradient: Gradient = "store",
 ) -> Transformed:
-    """A spline flow on circles, tori, and products of them with real columns; angles are in [-pi, pi].
+    """A spline flow on circles, tori, and products of them with real columns; draws of angles are in [-pi, pi].
 
     A layer is two couplings: one half of the columns is transformed given the other, then the other given the one. An
     angle goes through a rational-quadratic spline whose two ends are one point of a circle, after a rotation that

@@ -16,8 +16,8 @@ from flowlib.train._repeated_values import check_repeats
 from flowlib.train._rows import Looked
 from flowlib.train._whole_numbers import whole_columns
 
-# Of standardised normal values one in four hundred is beyond 3, of logistic ones (uniform ones on their support) nine in a
-# thousand: no mistake.
+# Of standardised normal values one in four hundred is beyond 3, of logistic ones (uniform ones on their support) nine in
+# a thousand: no mistake.
 _TOLERATED = 0.02
 
 
@@ -40,10 +40,11 @@ def remark(dist: Any, rows: Looked) -> None:
         lower, upper = found.bound
         units = dist.units if isinstance(dist, Transformed | Dequantized) else None
         remedy = "Standardise the data (standardise=True)" if units is None or units.is_unset else "Clip outliers"
+        column = position(found.column, dist.shape, rows.names[0])
         warn_user(
-            f"{found.most} of {found.total} values of column {position(found.column, dist.shape, rows.names[0])} (counted "
-            f"from zero) are met by the transformers outside of their interval ({lower:g}, {upper:g}), where they are "
-            f"straight lines. {remedy}, widen the interval (interval=), or take flowlib.flows.heavy_tailed_flow.",
+            f"{found.most} of {found.total} values of column {column} (counted from zero) are met by the transformers "
+            f"outside of their interval ({lower:g}, {upper:g}), where they are straight lines. {remedy}, widen the "
+            f"interval (interval=), or take flowlib.flows.heavy_tailed_flow.",
             DataWarning,
         )
 

@@ -74,14 +74,12 @@ def remark_raw_numbers(
     values = [float(a.ravel()[first]) for a in map(np.asarray, (*found, *lies))]
     over_reals = isinstance(node, Transformed) and isinstance(node.support, Real)
     remedy = (
-        "flowlib.distributions.with_support(dist) gives it units"
-        if over_reals
-        else "begin with parameters near the rows"
+        "give it units by flowlib.distributions.with_support(dist)" if over_reals else "begin with parameters near them"
     )
     warn_user(
         f"{name} is far from the {type(node).__name__} in {columns}: location {values[0]:.4g} and scale "
-        f"{values[1]:.4g}, where the distribution has {values[2]:.4g} and {values[3]:.4g}. It has no units and is fitted as it is: "
-        f"standardise the rows, or {remedy}.",
+        f"{values[1]:.4g}, where the distribution has {values[2]:.4g} and {values[3]:.4g}. It has no units and is "
+        f"fitted as it is: standardise the rows, or {remedy}.",
         DataWarning,
     )
 
