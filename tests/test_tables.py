@@ -13,7 +13,7 @@ import pytest
 
 from flowlib._host_array import read_array
 from flowlib.bijections import Affine
-from flowlib.distributions import Dequantized, StandardNormal, Transformed
+from flowlib.distributions import Dequantized, StandardNormal, Transformed, with_support
 from flowlib.errors import NonFiniteDataError
 from flowlib.support import Integers
 from flowlib.train import fit_ensemble_to_data, fit_to_data
@@ -176,7 +176,7 @@ def test_validation_rows_have_the_columns_of_the_data(key):
 
 def test_wide_integers_of_a_table_are_floats(key):
     times = 1_700_000_000_000 + RNG.integers(0, 10**9, 200)
-    wide = Transformed(StandardNormal((1,)), Affine(jnp.zeros(1), jnp.ones(1)))
+    wide = with_support(Transformed(StandardNormal((1,)), Affine(jnp.zeros(1), jnp.ones(1))))
     for frame in (pd.DataFrame({"t": times}), pl.DataFrame({"t": times.astype(np.uint64)})):
         fitted, _ = fit_to_data(key, wide, frame, **OPTIONS)
         draws = np.asarray(fitted.sample(jr.key(1), 1000), np.float64)

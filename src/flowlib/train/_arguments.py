@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 from flowlib._arrays import check_flag
 
 
@@ -9,6 +11,12 @@ def check_flags(**flags: Any) -> None:
     """Raise a TypeError that names the first argument that is neither True nor False."""
     for name, value in flags.items():
         check_flag(value, name)
+
+
+def check_standardise(value: Any) -> None:
+    """Raise a TypeError unless `standardise` is True, False or "again"."""
+    if not (isinstance(value, str) and value == "again") and not isinstance(value, bool | np.bool_):
+        raise TypeError(f'standardise must be True, False or "again", got {value!r}.')
 
 
 def check_loss(loss_fn: Any) -> None:

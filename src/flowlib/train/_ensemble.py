@@ -19,7 +19,7 @@ from flowlib._run_once import run_once
 from flowlib._warn import warn_user
 from flowlib.distributions import AbstractDistribution, VmapMixture
 from flowlib.errors import NonFiniteWarning
-from flowlib.train._arguments import check_flags, check_maker
+from flowlib.train._arguments import check_flags, check_maker, check_standardise
 from flowlib.train._data_units import Standardise, unit_filler
 from flowlib.train._diagnose import narrow_floats
 from flowlib.train._epochs import MAX_EPOCHS, EpochProblem, run_ensemble
@@ -106,7 +106,8 @@ def fit_ensemble_to_data(
     check_unsplit(data, "an ensemble takes them whole, numpy.asarray(x)")
     key, members = check_key(key), check_count(members, "members")
     check_maker(make_dist)
-    check_flags(standardise=standardise, return_best=return_best, show_progress=show_progress)
+    check_standardise(standardise)
+    check_flags(return_best=return_best, show_progress=show_progress)
     max_epochs, batch_size = check_count(max_epochs, "max_epochs", 0), check_count(batch_size, "batch_size")
     descent = Descent(
         optimizer, check_optimizer(optimizer, learning_rate), check_ema(ema), fit_limits(max_patience), False

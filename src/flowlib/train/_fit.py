@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
 from flowlib._arrays import check_count, check_key
-from flowlib.train._arguments import check_flags, check_loss
+from flowlib.train._arguments import check_flags, check_loss, check_standardise
 from flowlib.train._data_units import Standardise, unit_filler
 from flowlib.train._history import EpochHistory
 from flowlib.train._loop import Callback
@@ -157,7 +157,8 @@ def fit_to_data(
     """
     key = check_key(key)
     check_loss(loss_fn)
-    check_flags(standardise=standardise, return_best=return_best, show_progress=show_progress)
+    check_standardise(standardise)
+    check_flags(return_best=return_best, show_progress=show_progress)
     max_epochs, batch_size = check_count(max_epochs, "max_epochs", 0), check_count(batch_size, "batch_size")
     limits = fit_limits(max_patience, max_patience_steps, min_improvement, max_steps, max_skipped)
     host = check_host_options(max_seconds, callbacks, checkpoint, checkpoint_every, checkpoint_keep, checkpoint_errors)

@@ -16,8 +16,8 @@ from flowlib.train._repeated_values import check_repeats
 from flowlib.train._rows import Looked
 from flowlib.train._whole_numbers import whole_columns
 
-# Of standardised normal values one in four hundred is beyond 3, of logistic ones (uniform ones on their support) nine in
-# a thousand: no mistake.
+# Of standardised normal values one in four hundred is beyond 3, of logistic ones (uniform ones on their support) nine
+# in a thousand: no mistake.
 _TOLERATED = 0.02
 
 
