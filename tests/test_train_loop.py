@@ -199,6 +199,7 @@ def test_a_whole_number_in_floating_point_is_a_limit_too():
 
 
 @pytest.mark.usefixtures("unchecked_annotations")
+@pytest.mark.filterwarnings("ignore:x has a single row")
 def test_bad_options_are_named(key):
     for kwargs, message in [
         ({"callbacks": 3}, "callbacks must be functions of a Snapshot, got int"),

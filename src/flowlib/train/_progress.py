@@ -41,10 +41,14 @@ class Pace:
 
 
 class Progress:
-    """A tqdm bar, or nothing; a context, so that an exception closes the bar."""
+    """A tqdm bar, or nothing; a context, so that an exception closes the bar.
+
+    It says "compiling" until the first dispatch is done, and counts speed and time left from there.
+    """
 
     def __init__(self, total: int, unit: str, show: bool, done: int = 0):
-        self._bar = tqdm(total=total, initial=done, unit=unit, disable=not show)
+        self._bar = tqdm(total=total, initial=done, unit=unit, disable=not show, desc="compiling")
+        self._compiling = True
 
     def __enter__(self) -> "Progress":
         return self
@@ -54,8 +58,16 @@ class Progress:
 
     def show(self, done: int, **values: Any) -> None:
         """Show that `done` of the total are done, and the values."""
-        self._bar.set_postfix({name: _short(value) for name, value in values.items()}, refresh=False)
-        self._bar.update(done - self._bar.n)
+        bar = self._bar
+        bar.set_postfix({name: _short(value) for name, value in values.items()}, refresh=False)
+        if self._compiling and not bar.disable:
+            # Most of the first dispatch was compiling: tqdm's speed is to be of what comes after it.
+            bar.set_description("", refresh=False)
+            bar.n = bar.initial = bar.last_print_n = done
+            bar.start_t = bar.last_print_t = time.time()
+            bar.refresh()
+        self._compiling = False
+        bar.update(done - bar.n)
 
 
 class Interrupts:
