@@ -163,9 +163,7 @@ def fit_ensemble_to_data(
             NonFiniteWarning,
         )
     fitted = mixture_of(state.best_params if return_best else state.judged)
-    if loop.failure is not None:
-        loop.failure.fitted, loop.failure.losses = fitted, history
-        raise loop.failure
+    loop.raise_failure(fitted)
     return fitted, list(history)
 
 

@@ -20,6 +20,7 @@ from flowlib.train._optimizer import check_optimizer
 from flowlib.train._options import check_ema, check_host_options, fit_limits
 from flowlib.train._plan import Given
 from flowlib.train._run_fit import run_fit
+from flowlib.train._settings import bound_settings
 from flowlib.train._state import Descent
 
 T = TypeVar("T")
@@ -150,6 +151,8 @@ def fit_to_data(
         CheckpointError: if checkpoints cannot be written or read.
         CheckpointMismatchError: if they are of a fit of other data or settings, which it names.
     """
+    # All of them, before there are other names: a checkpoint is bound to what is decided there.
+    arguments = locals()
     key = check_key(key)
     max_epochs, batch_size = check_count(max_epochs, "max_epochs", 0), check_count(batch_size, "batch_size")
     limits = fit_limits(max_patience, max_patience_steps, min_improvement, max_steps, max_skipped)
@@ -173,17 +176,5 @@ def fit_to_data(
         val_prop,
         steps_per_epoch,
     )
-    settings = {
-        "key": key,
-        "distribution": dist,
-        "loss_fn": given.loss_fn,
-        "optimizer": optimizer,
-        "learning_rate": learning_rate,
-        "batch_size": batch_size,
-        "max_patience": (max_patience, max_patience_steps, min_improvement),
-        "max_skipped": max_skipped,
-        "ema": ema,
-        "standardise": standardise,
-        "support": support,
-    }
+    settings = bound_settings(arguments | {"key": key, "loss_fn": given.loss_fn})
     return run_fit(key, given, descent, host, settings, as_layout(mesh), max_epochs, return_best, show_progress)

@@ -24,6 +24,8 @@ from flowlib.train._stream import StreamEpochs, StreamProblem
 
 # Of a stream, the units come from so many rows.
 _FIRST = 10_000
+# The rows, and the sizes of batches, by which a checkpoint tells the data.
+_SAMPLE, _SIZES = 1000, 3
 
 
 def prepare_stream(key: PRNGKeyArray, given: Given, descent: Descent, layout: Layout | None) -> FitPlan:
@@ -62,11 +64,14 @@ def prepare_stream(key: PRNGKeyArray, given: Given, descent: Descent, layout: La
             taken_weights.append(batch_weights)
         if shards and layout is not None:
             layout.check_stream(len(taken[0][0]))
-        return tuple(map(np.concatenate, zip(*taken, strict=True))), taken_weights
+        sizes = tuple(len(arrays[0]) for arrays in taken[:_SIZES])
+        if shards and layout is not None:
+            sizes = ()
+        return tuple(map(np.concatenate, zip(*taken, strict=True))), taken_weights, sizes
 
     # Of files, every process sees all rows.
     shards = isinstance(train.source, Batches)
-    first, taken_weights = processes.in_step(
+    first, taken_weights, sizes = processes.in_step(
         "Looking at the first batches", look, lambda looked: (len(looked[0]), len(looked[0][0])),
         "must find as many arrays and rows in every process",
     )  # fmt: skip
@@ -85,7 +90,13 @@ def prepare_stream(key: PRNGKeyArray, given: Given, descent: Descent, layout: La
         params, key = layout.placed(params), layout.replicated(key)
     state = _begin(key, params, descent.optimizer, descent.averaging is not None, layout)
 
-    settings = {"data": train.told_by, "val_data": None if val is None else val.told_by, "weights": given.weights}
+    settings = {
+        "data": train.told_by,
+        "rows of data": _contents(given.data, first, sizes),
+        "val_data": None if val is None else val.told_by,
+        "rows of val_data": None if val is None else _looked_at(val.source, given.val_data),
+        "weights": given.weights,
+    }
 
     def dispatch(static):
         problem = StreamProblem(static, loss_fn, descent, layout)
@@ -95,6 +106,22 @@ def prepare_stream(key: PRNGKeyArray, given: Given, descent: Descent, layout: La
         return StreamEpochs(problem, train.source, None if val is None else val.source, prepare)
 
     return FitPlan(static, state, val is not None, settings, dispatch, 1, first, None)
+
+
+def _contents(data, first, sizes):
+    """What a checkpoint says of the first rows: what they are, where these do not depend on the run."""
+    rows = [np.asarray(array) for array in first]
+    if not (is_file(data) or isinstance(data, list)):
+        # A loader may shuffle, and a function may know where the fit was.
+        rows = [(str(array.dtype), array.shape[1:]) for array in rows]
+    else:
+        rows = [array[:: max(len(array) // _SAMPLE, 1)] for array in rows]
+    return rows, sizes
+
+
+def _looked_at(source, data):
+    batches = source.first(1)
+    return _contents(data, batches[0].arrays, (len(batches[0].arrays[0]),))
 
 
 def _check_alike(arrays, alike):

@@ -18,7 +18,8 @@ class FitReport:
 
     Attributes:
         stopped: "max_epochs", "patience", "max_steps", "max_seconds", "callback", "interrupted", "exhausted" (a stream
-            without more batches), "non-finite", or "checkpoint" (one that could not be written).
+            without more batches), "non-finite", "checkpoint" (one that could not be written), or "error" (any other
+            exception, which carries these losses).
         epochs: epochs run, and
         steps: updates made, in this run and, where it was resumed, in those before.
         skipped: steps whose loss or update was not finite, and that were left out.
@@ -84,6 +85,10 @@ class EpochHistory(_OneFit, dict):
         """The last losses by name."""
         return {name: self[name][-1] for name in self._names if self[name]}
 
+    def judged_losses(self) -> list[float]:
+        """The losses by which the best parameters are told."""
+        return self[self._names[-1]]
+
     def add(self, state: TrainState, losses: Float[Array, "epochs 2"]) -> None:
         """Add what a dispatch ran."""
         values, epoch = jax.device_get((losses, state.epoch))
@@ -117,6 +122,10 @@ class StepHistory(_OneFit, list):
     def latest(self) -> dict[str, float]:
         """The last loss."""
         return {"loss": self[-1]} if self else {}
+
+    def judged_losses(self) -> list[float]:
+        """The losses."""
+        return self
 
     def add(self, state: TrainState, losses: Float[Array, " steps"]) -> None:
         """Add what a dispatch ran."""
@@ -162,6 +171,10 @@ class EnsembleHistory(list):
     def latest(self) -> dict[str, float]:
         """The means over members of their last losses."""
         return {name: statistics.fmean(h[name][-1] for h in self) for name in self[0].latest}
+
+    def judged_losses(self) -> list[float]:
+        """The means over members, as long as all go on."""
+        return [statistics.fmean(each) for each in zip(*(history.judged_losses() for history in self), strict=False)]
 
     def add(self, state: TrainState, losses: Float[Array, "members epochs 2"]) -> None:
         """Add what a dispatch ran."""

@@ -214,9 +214,7 @@ def _fit(key, tree, loss_fn, steps, descent, host, smoothing, return_best, show_
     elif history.report.stopped == "interrupted":
         warn_of_interrupt(f"{len(history)} steps")
     fitted = combined(static, state.best_params if return_best else state.judged)
-    if loop.failure is not None:
-        loop.failure.fitted, loop.failure.losses = fitted, history
-        raise loop.failure
+    loop.raise_failure(fitted)
     return fitted, history
 
 

@@ -65,24 +65,24 @@ def run_fit(
             static = eqx.combine(constant, static)
 
         def note(state):
-            return {"patience": f"{int(state.fruitless)}/{settings['max_patience'][0]}"}
+            return {"patience": f"{int(state.fruitless)}/{settings['max_patience']}"}
 
         loop = Loop(
             "epoch", max_epochs, plan.longest, history, plan.dispatch(static), partial(combined, static),
             host.callbacks, host.max_seconds, show_progress and processes.index == 0, checkpoints, resumed, note=note,
-            processes=processes,
+            processes=processes, breakable=streams,
         )  # fmt: skip
         state = loop.run(state)
         if layout is not None:
             state = layout.own(state)
 
-        _warn_of_end(state, static, plan, given.loss_fn, history, return_best)
         fitted = combined(static, state.best_params if return_best else state.judged)
+        if history.report.stopped == "error":
+            loop.raise_failure(fitted)
+        _warn_of_end(state, static, plan, given.loss_fn, history, return_best)
         if isinstance(given.loss_fn, AbstractRowLoss):
             _warn_of_drift(fitted, *plan.sample)
-        if loop.failure is not None:
-            loop.failure.fitted, loop.failure.losses = fitted, history
-            raise loop.failure
+        loop.raise_failure(fitted)
         return fitted, history
 
 

@@ -1,6 +1,7 @@
 """Epochs over batches that come from the host: several batches a dispatch, and more of them on their way."""
 
 import itertools
+import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from functools import partial
@@ -15,6 +16,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from flowlib._arrays import default_float
 from flowlib.train._epochs import batch_loss, settled, taken
+from flowlib.train._loop import BrokenOffError
 from flowlib.train._losses import AbstractRowLoss
 from flowlib.train._mesh import Layout
 from flowlib.train._prefetch import prefetched
@@ -24,6 +26,8 @@ from flowlib.train._state import Descent, TrainState, epoch_key, judge, validati
 
 # The most batches, and about the most bytes, in a chunk: what goes to the device at once.
 _CHUNK, _BYTES = 64, 2**24
+# Seconds that a fit which is to end waits for a batch of `val_data`.
+_LONG = 1.0
 
 # The arrays and the weights of a batch, checked and cast.
 Prepared = tuple[tuple[np.ndarray, ...], np.ndarray | None]
@@ -176,16 +180,25 @@ class StreamEpochs:
     def __init__(self, problem: StreamProblem, train: Any, val: Any, prepare: Callable):
         self._problem, self._train, self._val, self._prepare = problem, train, val, prepare
         self._layout = problem.layout
+        # The state as it is in the midst of an epoch.
+        self._reached: TrainState | None = None
         self._processes = ALONE if self._layout is None else self._layout.processes
 
     def __call__(
         self, epochs: int, state: TrainState, cut: Callable[[], bool]
     ) -> tuple[TrainState, Array | None, bool]:
         """Run one epoch, or less of it once `cut()` is true; no losses if there was no batch."""
-        problem, number = self._problem, int(state.epoch)
+        number = int(state.epoch)
         # A copy: the state is given up.
         first_step = np.array(state.step)
         first_step = jnp.asarray(first_step) if self._layout is None else self._layout.replicated(first_step)
+        try:
+            return self._epoch(number, state, first_step, cut)
+        except BaseException as error:
+            raise BrokenOffError(state if self._reached is None else self._reached, error) from None
+
+    def _epoch(self, number, state, first_step, cut):
+        problem, self._reached = self._problem, state
         totals, any_batch, whole = self._no_totals(), False, False
         with closing(self._ready(self._train.epoch(number), "data", cut)) as ready:
             for made in ready:
@@ -194,6 +207,7 @@ class StreamEpochs:
                 chunk, whole = made
                 any_batch = True
                 state, totals = run_chunk((problem, chunk), state, totals)
+                self._reached = state
                 # Waits until the device is done.
                 if not bool(state.running):
                     whole = True
@@ -204,14 +218,22 @@ class StreamEpochs:
                 whole = True
         if not any_batch:
             return state, None, whole
-        return *finish_epoch(problem, state, totals, self._validate(state), first_step), whole
+        validation = None
+        if self._val is not None:
+            validation = self._validate(state, _Blocked(cut))
+            if validation is None:
+                return state, None, False
+        return *finish_epoch(problem, state, totals, validation, first_step), whole
 
-    def _validate(self, state):
-        if self._val is None:
-            return None
+    def _validate(self, state, blocked):
+        """The totals over `val_data`; None if these do not come, and the fit is to end."""
         totals, key = self._no_totals(), _validation_key(state)
-        with closing(self._ready(self._val.epoch(0), "val_data", lambda: False)) as ready:
-            for chunk, _ in filter(None, ready):
+        with closing(self._ready(self._val.epoch(0), "val_data", blocked)) as ready:
+            for made in ready:
+                blocked.wait_anew()
+                if made is None:
+                    return None
+                chunk, _ = made
                 totals = validate_chunk(self._problem, chunk, state.judged, key, totals)
         return totals
 
@@ -224,7 +246,22 @@ class StreamEpochs:
         )
         if self._processes.count == 1:
             return prefetched(batches, make, cut)
+        cut = (lambda: False) if isinstance(cut, _Blocked) else cut
         return _in_step(prefetched(batches, make), of, cut, self._processes)
+
+
+class _Blocked:
+    """Whether the fit is to end and a batch has been waited for long all the same: an epoch that was cut is judged."""
+
+    def __init__(self, cut: Callable[[], bool]):
+        self._cut, self._since = cut, time.monotonic()
+
+    def wait_anew(self) -> None:
+        """A batch has come."""
+        self._since = time.monotonic()
+
+    def __call__(self) -> bool:
+        return self._cut() and time.monotonic() - self._since > _LONG
 
 
 def _in_step(ready: Any, of: str, cut: Callable[[], bool], processes: Processes) -> Generator[Any, None, None]:

@@ -1,0 +1,60 @@
+"""Which arguments of a fit a checkpoint is bound to: a decision about each, so that none can be forgotten."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+# Part of what the fit computes: another value is another fit.
+BOUND = "bound"
+# Part of it too, but told by what the fit finds in the data (see `FitPlan.settings`).
+DATA = "data"
+# What may be another one in the next run: how far the fit goes, what is returned of it, and what the host does.
+FREE = "free"
+
+_HOST = dict.fromkeys(
+    (
+        "show_progress callbacks checkpoint checkpoint_every checkpoint_keep checkpoint_errors max_seconds max_steps"
+    ).split(),
+    FREE,
+)
+
+DECISIONS: Mapping[str, str] = MappingProxyType(
+    {
+        **_HOST,
+        "key": BOUND,
+        "dist": BOUND,
+        "data": DATA,
+        "loss_fn": BOUND,
+        "learning_rate": BOUND,
+        "optimizer": BOUND,
+        "max_epochs": FREE,
+        "max_patience": BOUND,
+        "batch_size": BOUND,
+        "val_prop": BOUND,
+        "return_best": FREE,
+        "weights": DATA,
+        "val_data": DATA,
+        "val_weights": DATA,
+        "standardise": BOUND,
+        "support": BOUND,
+        "max_patience_steps": BOUND,
+        "min_improvement": BOUND,
+        "max_skipped": BOUND,
+        "ema": BOUND,
+        "steps_per_epoch": BOUND,
+        # A fit may go on with other devices.
+        "mesh": FREE,
+    }
+)
+
+# The names that messages have always used.
+_SHOWN = {"dist": "distribution"}
+
+
+def bound_settings(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint is bound to, of all arguments of a fit, by the names that messages use.
+
+    Raises:
+        KeyError: for an argument about which nothing has been decided.
+    """
+    return {_SHOWN.get(name, name): value for name, value in arguments.items() if DECISIONS[name] == BOUND}
