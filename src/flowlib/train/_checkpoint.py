@@ -151,7 +151,10 @@ class Checkpoints:
             return None
         number, path, (header, payload) = found
         try:
-            return number, self._unpack(path, header, payload, skeleton), header["record"]
+            record = header["record"]
+            if not isinstance(record, dict):
+                raise TypeError("the record is no dict")
+            return number, self._unpack(path, header, payload, skeleton), record
         except CheckpointError:
             raise
         except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:

@@ -15,6 +15,7 @@ import optax
 from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
 from flowlib._arrays import check_count, check_key, default_float
+from flowlib._programs import PROGRAMS
 from flowlib._run_once import run_once
 from flowlib._warn import warn_user
 from flowlib.distributions import AbstractDistribution, VmapMixture
@@ -100,6 +101,7 @@ def fit_ensemble_to_data(
     References:
         Lakshminarayanan, Pritzel and Blundell (2017), https://arxiv.org/abs/1612.01474.
     """
+    PROGRAMS.release()
     key, members = check_key(key), check_count(members, "members")
     max_epochs, batch_size = check_count(max_epochs, "max_epochs", 0), check_count(batch_size, "batch_size")
     descent = Descent(

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
 from flowlib._arrays import check_count, check_key
+from flowlib._programs import PROGRAMS
 from flowlib.train._data_units import in_data_units
 from flowlib.train._history import EpochHistory
 from flowlib.train._loop import Callback
@@ -153,6 +154,7 @@ def fit_to_data(
     """
     # All of them, before there are other names: a checkpoint is bound to what is decided there.
     arguments = locals()
+    PROGRAMS.release()
     key = check_key(key)
     max_epochs, batch_size = check_count(max_epochs, "max_epochs", 0), check_count(batch_size, "batch_size")
     limits = fit_limits(max_patience, max_patience_steps, min_improvement, max_steps, max_skipped)

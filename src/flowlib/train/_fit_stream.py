@@ -18,6 +18,7 @@ from flowlib.train._plan import FitPlan, Given
 from flowlib.train._processes import ALONE
 from flowlib.train._remarks import remark
 from flowlib.train._rows import check_weighable
+from flowlib.train._settings import moments_of
 from flowlib.train._sources import Batches, FileRows, Source, is_file, is_stream
 from flowlib.train._state import Descent, initial_state, trainable_half
 from flowlib.train._stream import StreamEpochs, StreamProblem
@@ -93,6 +94,7 @@ def prepare_stream(key: PRNGKeyArray, given: Given, descent: Descent, layout: La
     settings = {
         "data": train.told_by,
         "rows of data": _contents(given.data, first, sizes),
+        "moments of data": moments_of(first[0]),
         "val_data": None if val is None else val.told_by,
         "rows of val_data": None if val is None else _looked_at(val.source, given.val_data),
         "weights": given.weights,

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import jax
@@ -27,6 +27,7 @@ class FitReport:
         best_loss: its loss, on the validation rows if there are any.
         seconds: how long this run took.
         resumed: whether it began at a checkpoint.
+        falling: whether it came to `max_epochs` (or `steps`) while the loss was still falling, beyond its noise.
     """
 
     stopped: str
@@ -37,6 +38,7 @@ class FitReport:
     best_loss: float
     seconds: float
     resumed: bool
+    falling: bool = False
 
     def __str__(self) -> str:
         done = f"{self.epochs} epochs and {self.steps} steps" if self.epochs else f"{self.steps} steps"
@@ -45,6 +47,8 @@ class FitReport:
             parts.append(f"the lowest loss was {self.best_loss:.6g}, in epoch {self.best_epoch} (counted from zero)")
         if self.skipped:
             parts.append(f"{self.skipped} steps were skipped")
+        if self.falling:
+            parts.append("the loss was still falling")
         return "; ".join(parts) + f". {self.seconds:.1f} s{', resumed' if self.resumed else ''}."
 
     def as_dict(self) -> dict[str, Any]:
@@ -63,7 +67,9 @@ class _OneFit:
 
     def close(self, state: TrainState, stopped: str, seconds: float, resumed: bool) -> None:
         """Write the report."""
-        self.report = report_of(state, stopped, seconds, resumed)
+        report = report_of(state, stopped, seconds, resumed)
+        at_limit = stopped in ("max_epochs", "max_steps")
+        self.report = replace(report, falling=at_limit and still_falling(self.judged_losses()))
 
 
 class EpochHistory(_OneFit, dict):
@@ -105,7 +111,7 @@ class EpochHistory(_OneFit, dict):
 
     def restore(self, record: dict[str, Any]) -> None:
         """Take over what a checkpoint kept."""
-        self.update({name: list(record[name]) for name in self})
+        self.update({name: list(map(float, record[name])) for name in self})
 
 
 class StepHistory(_OneFit, list):
@@ -140,7 +146,7 @@ class StepHistory(_OneFit, list):
 
     def restore(self, record: dict[str, Any]) -> None:
         """Take over what a checkpoint kept."""
-        self[:] = record["loss"]
+        self[:] = map(float, record["loss"])
 
 
 class EnsembleHistory(list):
@@ -160,7 +166,8 @@ class EnsembleHistory(list):
             own = jax.tree.map(lambda leaf, i=i: leaf[i], jax.device_get(_numbers(state)))
             status = Status(int(own[0]))
             reason = stopped if status == Status.RUNNING else REASONS[status]
-            history.report = _report(own, reason, seconds, resumed)
+            falling = reason == "max_epochs" and still_falling(history.judged_losses())
+            history.report = replace(_report(own, reason, seconds, resumed), falling=falling)
 
     @property
     def done(self) -> int:
@@ -200,6 +207,28 @@ REASONS = {
     Status.OUT_OF_STEPS: "max_steps",
     **dict.fromkeys(FAILURES, "non-finite"),
 }
+
+
+# Of fewer losses a trend cannot be told from noise; and how much, in nats, a last quarter must gain to be worth a word.
+_FEWEST = 8
+_GAIN = 0.02
+
+
+def still_falling(losses: list[float]) -> bool:
+    """Whether the last quarter of the losses falls, by a straight line, by more than its noise explains.
+
+    Of a handful of losses, whether the last one is the lowest.
+    """
+    values = np.asarray(losses, float)
+    if len(values) < 2 or not np.isfinite(values).all():
+        return False
+    if len(values) < _FEWEST:
+        return bool(values[-1] < values[:-1].min())
+    last = values[-max(len(values) // 4, 4) :]
+    steps = np.arange(len(last)) - (len(last) - 1) / 2
+    slope = (steps @ last) / (steps @ steps)
+    noise = np.sqrt(np.square(last - last.mean() - slope * steps).sum() / (len(last) - 2) / (steps @ steps))
+    return bool(slope < -4 * noise and -slope * len(last) > _GAIN)
 
 
 def report_of(state: TrainState, stopped: str, seconds: float, resumed: bool) -> FitReport:

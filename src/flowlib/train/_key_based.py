@@ -13,6 +13,7 @@ import optax
 from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
 from flowlib._arrays import check_count, check_key
+from flowlib._programs import PROGRAMS
 from flowlib.distributions import AbstractDistribution
 from flowlib.train._history import StepHistory
 from flowlib.train._loop import Callback, Loop
@@ -177,6 +178,7 @@ def fit_to_variational_target(
 
 
 def _fit(key, tree, loss_fn, steps, descent, host, smoothing, return_best, show_progress):
+    PROGRAMS.release()
     key, steps = check_key(key), check_count(steps, "steps", 0)
     params, static = trainable_half(tree)
     judged = return_best or int(descent.limits.patience_steps) < NO_LIMIT

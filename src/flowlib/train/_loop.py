@@ -14,12 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from flowlib._warn import warn_user
-from flowlib.errors import CheckpointError
+from flowlib.errors import CheckpointError, CheckpointMismatchError
 from flowlib.train._checkpoint import Checkpoints, Packed
 from flowlib.train._history import REASONS, History
 from flowlib.train._lock import DirectoryLock
 from flowlib.train._processes import ALONE, Processes, on_host
 from flowlib.train._progress import Interrupts, Pace, Progress
+from flowlib.train._settings import Moments
 from flowlib.train._state import Status, TrainState
 
 
@@ -67,6 +68,8 @@ class CheckpointPlan:
     constant: Any
     # Held until the fit ends.
     lock: DirectoryLock | None = None
+    # Of a stream, by which other contents are told.
+    moments: Moments | None = None
     warned: bool = False
 
     def release(self) -> None:
@@ -81,19 +84,34 @@ class CheckpointPlan:
             if found is None:
                 return state, self.constant, False
             number, (state, self.constant), record = found
+            if self.moments is not None:
+                self._check_moments(record)
             _restore(history, number, record)
         except BaseException:
             self.release()
             raise
         return state, self.constant, True
 
+    def _record(self, history):
+        return history.record() | ({} if self.moments is None else {"first rows": list(self.moments)})
+
+    def _check_moments(self, record):
+        try:
+            difference = self.moments.unlike(record["first rows"]) if "first rows" in record else ""
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(f"{self.store.directory} has a checkpoint that flowlib did not write.") from error
+        if difference:
+            raise CheckpointMismatchError(
+                f"The checkpoint in {self.store.directory} is of other data: {difference}. Use another directory."
+            )
+
     def pack(self, state: TrainState, history: History) -> Packed:
         """A checkpoint of now, to be written later or not at all."""
-        return self.store.pack(history.done, (state, self.constant), history.record())
+        return self.store.pack(history.done, (state, self.constant), self._record(history))
 
     def save(self, state: TrainState, history: History) -> None:
         """Write a checkpoint; raises or warns where that fails."""
-        self.write(self.store.pack(history.done, (state, self.constant), history.record(), copy=False))
+        self.write(self.store.pack(history.done, (state, self.constant), self._record(history), copy=False))
 
     def write(self, packed: Packed) -> None:
         """Write what was packed; raises or warns where that fails."""

@@ -16,6 +16,7 @@ from flowlib.train._fingerprint import fingerprint
 from flowlib.train._lock import DirectoryLock
 from flowlib.train._loop import Callback, CheckpointPlan
 from flowlib.train._processes import ALONE, Processes
+from flowlib.train._settings import Moments
 from flowlib.train._state import Limits
 
 NO_LIMIT = 2**31 - 1
@@ -35,7 +36,8 @@ class HostOptions(NamedTuple):
         """The checkpoints of a fit with such settings, which are told by their fingerprints."""
         if self.checkpoint is None:
             return None
-        prints = {name: fingerprint(value) for name, value in settings.items()}
+        moments = next((value for value in settings.values() if isinstance(value, Moments)), None)
+        prints = {name: fingerprint(value) for name, value in settings.items() if value is not moments or value is None}
         writes = processes.index == 0
         lock = DirectoryLock(self.checkpoint) if writes else None
         try:
@@ -44,7 +46,7 @@ class HostOptions(NamedTuple):
             if lock is not None:
                 lock.release()
             raise
-        return CheckpointPlan(store, self.checkpoint_every, self.checkpoint_errors, constant, lock)
+        return CheckpointPlan(store, self.checkpoint_every, self.checkpoint_errors, constant, lock, moments)
 
 
 def check_host_options(

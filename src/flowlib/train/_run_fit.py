@@ -9,6 +9,7 @@ import equinox as eqx
 import jax
 from jaxtyping import PRNGKeyArray
 
+from flowlib._warn import warn_user
 from flowlib.bijections import Invert, rebuild_drift
 from flowlib.distributions import AbstractTransformed
 from flowlib.errors import CheckpointError
@@ -28,6 +29,8 @@ from flowlib.train._sources import is_file, is_stream
 from flowlib.train._state import FAILURES, Descent, Status, combined
 
 _DRIFT_ROWS = 1000
+# From so many epochs on, one that stops while still falling is warned of: the default is 100.
+_MANY_EPOCHS = 50
 
 
 def run_fit(
@@ -91,6 +94,7 @@ def _warn_of_end(state, static, plan, loss_fn, losses, return_best):
         warn_of_interrupt(f"{losses.done} epochs")
     status = Status(int(state.status))
     if status not in FAILURES:
+        _warn_if_unfinished(losses, return_best)
         return
     epoch = len(losses["train"]) - 1
     tried = int(state.step) + int(state.skipped)
@@ -111,6 +115,17 @@ def _warn_of_end(state, static, plan, loss_fn, losses, return_best):
         step = f"step {tried}" if steps is None else f"step {tried - epoch * steps}"
         where = f"at {step} of epoch {epoch} (counted from zero)"
         warn_of_failure(status, where, losses["train"][-1], kept, guilty)
+
+
+def _warn_if_unfinished(losses, return_best):
+    report = losses.report
+    last = report.best_epoch is not None and report.epochs - report.best_epoch <= 2
+    # Fewer epochs than this were asked for to have a look, or by one who goes on.
+    if report.stopped == "max_epochs" and report.falling and last and report.epochs >= _MANY_EPOCHS:
+        warn_user(
+            f"The fit stopped at max_epochs={report.epochs} while its loss was still falling. Give more max_epochs; with "
+            "checkpoint= a fit goes on from where it was."
+        )
 
 
 def _warn_of_drift(dist, x, condition=None):

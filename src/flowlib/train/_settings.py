@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 # Part of what the fit computes: another value is another fit.
 BOUND = "bound"
@@ -46,6 +48,37 @@ DECISIONS: Mapping[str, str] = MappingProxyType(
         "mesh": FREE,
     }
 )
+
+
+class Moments(NamedTuple):
+    """Location and scale of the first rows of a stream, which may come in another order in each run."""
+
+    rows: int
+    means: list[float]
+    scales: list[float]
+
+    def unlike(self, saved: Any) -> str:
+        """In what the two cannot be of the same data, or nothing."""
+        rows, means, scales = saved
+        chance = 8 / max(min(self.rows, rows), 1) ** 0.5
+        for i, parts in enumerate(zip(self.means, means, self.scales, scales, strict=True)):
+            now, then, scale, before = parts
+            wide = max(scale, before)
+            apart = abs(now - then) > max(1.0, chance) * wide
+            if apart or (wide > 3 * min(scale, before) and min(self.rows, rows) > _ENOUGH):
+                return f"column {i} of its first rows is {now:.4g} +- {scale:.4g} and was {then:.4g} +- {before:.4g}"
+        return ""
+
+
+# Of so many rows a scale says something.
+_ENOUGH = 30
+
+
+def moments_of(array: Any) -> Moments:
+    """Of the columns of an array of rows."""
+    rows = np.asarray(array, float).reshape(len(array), -1)
+    return Moments(len(rows), rows.mean(axis=0).tolist(), rows.std(axis=0).tolist())
+
 
 # The names that messages have always used.
 _SHOWN = {"dist": "distribution"}
