@@ -23,7 +23,7 @@ from flowlib.errors import NonFiniteWarning
 from flowlib.train._data_units import in_data_units
 from flowlib.train._epochs import MAX_EPOCHS, EpochProblem, run_ensemble
 from flowlib.train._fit_rows import begin, check_parts, rows_in_units
-from flowlib.train._history import EnsembleHistory, EpochHistory
+from flowlib.train._history import EnsembleHistory, EpochHistory, rose
 from flowlib.train._loop import Callback, Loop
 from flowlib.train._losses import MaximumLikelihoodLoss
 from flowlib.train._optimizer import check_optimizer
@@ -164,13 +164,32 @@ def fit_ensemble_to_data(
             f"{'their best parameters so far' if return_best else 'their last finite parameters'} are in the mixture.",
             NonFiniteWarning,
         )
-    fitted = mixture_of(state.best_params if return_best else state.judged)
+    best = state.best_params
+    worse = [i for i, own in enumerate(history) if rose(own.first_loss, own.report.best_loss) and i not in failed]
+    if worse:
+        warn_user(
+            f"Of {members} members, {worse} (counted from zero) have a higher loss than they began with. The learning "
+            "rate is probably too large: try a tenth of it."
+        )
+        best = _with_some(worse, params, best)
+    fitted = mixture_of(best if return_best else state.judged)
     loop.raise_failure(fitted)
     return fitted, list(history)
 
 
 def _stack(make_dist, key, members):
     return eqx.filter_vmap(make_dist)(jr.split(key, members))
+
+
+def _with_some(chosen, params, others):
+    """The parameters of the members chosen, and others of the others."""
+
+    def one(new, old):
+        joined = np.array(old)
+        joined[chosen] = np.asarray(new)[chosen]
+        return jnp.asarray(joined)
+
+    return jax.tree.map(one, params, others)
 
 
 def _mixture(static, members, params):

@@ -107,7 +107,7 @@ def prepare_stream(key: PRNGKeyArray, given: Given, descent: Descent, layout: La
             problem = StreamProblem(layout.placed(static), on_all[0], on_all[1], layout)
         return StreamEpochs(problem, train.source, None if val is None else val.source, prepare)
 
-    return FitPlan(static, state, val is not None, settings, dispatch, 1, first, None)
+    return FitPlan(static, state, val is not None, settings, dispatch, 1, first, None, params)
 
 
 def _contents(data, first, sizes):

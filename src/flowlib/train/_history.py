@@ -80,6 +80,8 @@ class EpochHistory(_OneFit, dict):
     def __init__(self, validated: bool):
         super().__init__(train=[], val=[])
         self._names = ("train", "val") if validated else ("train",)
+        # Of the first batch, before any step.
+        self.first_loss = math.nan
 
     @property
     def done(self) -> int:
@@ -95,23 +97,26 @@ class EpochHistory(_OneFit, dict):
         """The losses by which the best parameters are told."""
         return self[self._names[-1]]
 
-    def add(self, state: TrainState, losses: Float[Array, "epochs 2"]) -> None:
+    def add(self, state: TrainState, losses: Float[Array, "epochs 3"]) -> None:
         """Add what a dispatch ran."""
         values, epoch = jax.device_get((losses, state.epoch))
         self.add_values(values, int(epoch))
 
     def add_values(self, values: np.ndarray, epochs: int) -> None:
         """Add losses, so that there are those of so many epochs."""
+        if not self.done:
+            self.first_loss = float(values[0, 2])
         for i, name in enumerate(self._names):
             self[name].extend(values[: epochs - len(self[name]), i].tolist())
 
     def record(self) -> dict[str, Any]:
         """What a checkpoint keeps of it."""
-        return dict(self)
+        return dict(self) | {"first": self.first_loss}
 
     def restore(self, record: dict[str, Any]) -> None:
         """Take over what a checkpoint kept."""
         self.update({name: list(map(float, record[name])) for name in self})
+        self.first_loss = float(record.get("first", math.nan))
 
 
 class StepHistory(_OneFit, list):
@@ -183,7 +188,7 @@ class EnsembleHistory(list):
         """The means over members, as long as all go on."""
         return [statistics.fmean(each) for each in zip(*(history.judged_losses() for history in self), strict=False)]
 
-    def add(self, state: TrainState, losses: Float[Array, "members epochs 2"]) -> None:
+    def add(self, state: TrainState, losses: Float[Array, "members epochs 3"]) -> None:
         """Add what a dispatch ran."""
         values, epochs = jax.device_get((losses, state.epoch))
         for history, own, epoch in zip(self, values, epochs.tolist(), strict=True):
@@ -229,6 +234,11 @@ def still_falling(losses: list[float]) -> bool:
     slope = (steps @ last) / (steps @ steps)
     noise = np.sqrt(np.square(last - last.mean() - slope * steps).sum() / (len(last) - 2) / (steps @ steps))
     return bool(slope < -4 * noise and -slope * len(last) > _GAIN)
+
+
+def rose(first: float, now: float) -> bool:
+    """Whether a loss is above the one of the first batch by more than these differ by chance."""
+    return math.isfinite(first) and now > first + max(1.0, abs(first) / 10)
 
 
 def report_of(state: TrainState, stopped: str, seconds: float, resumed: bool) -> FitReport:

@@ -2,6 +2,7 @@
 
 import math
 import os
+import statistics
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal, TypeVar
@@ -14,6 +15,7 @@ from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
 from flowlib._arrays import check_count, check_key
 from flowlib._programs import PROGRAMS
+from flowlib._warn import warn_user
 from flowlib.distributions import AbstractDistribution
 from flowlib.train._history import StepHistory
 from flowlib.train._loop import Callback, Loop
@@ -25,6 +27,9 @@ from flowlib.train._state import FAILURES, Descent, Status, combined, initial_st
 from flowlib.train._steps import MAX_STEPS, StepProblem, run_steps
 
 T = TypeVar("T")
+
+# So many of the last losses say where a fit has ended.
+_FEW = 10
 
 
 def fit_to_key_based_loss(
@@ -215,6 +220,14 @@ def _fit(key, tree, loss_fn, steps, descent, host, smoothing, return_best, show_
         warn_of_failure(Status(int(state.status)), where, history[-1], kept)
     elif history.report.stopped == "interrupted":
         warn_of_interrupt(f"{len(history)} steps")
+    elif len(history) >= 2 * _FEW and (last := statistics.median(history[-_FEW:])) > history[0] + max(
+        10, abs(history[0])
+    ):
+        # Single losses of a random key differ much; these differ more.
+        warn_user(
+            f"The loss was {history[0]:.6g} at first and is {last:.6g} at the end. The "
+            "learning rate is probably too large: try a tenth of it, or return_best=True."
+        )
     fitted = combined(static, state.best_params if return_best else state.judged)
     loop.raise_failure(fitted)
     return fitted, history

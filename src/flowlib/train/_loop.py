@@ -5,10 +5,12 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
+from operator import attrgetter
 from typing import Any, Literal
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -336,7 +338,8 @@ def _with_last(state):
     """The state, where nothing has been judged yet with the last parameters as the best ones."""
     if state.best_params is None or not np.isinf(jax.device_get(state.best_loss)).all():
         return state
-    return replace(state, best_params=state.judged)
+    # Not by `replace`: the states of an ensemble are stacked, which its constructor does not know.
+    return eqx.tree_at(attrgetter("best_params"), state, state.judged)
 
 
 def _warn_of_jump(losses, before):

@@ -17,7 +17,7 @@ from flowlib.train._diagnose import culprit
 from flowlib.train._fingerprint import fingerprint
 from flowlib.train._fit_rows import prepare_rows
 from flowlib.train._fit_stream import prepare_stream
-from flowlib.train._history import EpochHistory
+from flowlib.train._history import EpochHistory, rose
 from flowlib.train._loop import Loop
 from flowlib.train._losses import AbstractRowLoss
 from flowlib.train._mesh import Layout, check_divides
@@ -29,8 +29,9 @@ from flowlib.train._sources import is_file, is_stream
 from flowlib.train._state import FAILURES, Descent, Status, combined
 
 _DRIFT_ROWS = 1000
-# From so many epochs on, one that stops while still falling is warned of: the default is 100.
-_MANY_EPOCHS = 50
+_START_ROWS = 1000
+# From so many epochs on, the default, a fit that stops while still falling is warned of.
+_MANY_EPOCHS = 100
 
 
 def run_fit(
@@ -83,6 +84,8 @@ def run_fit(
         if history.report.stopped == "error":
             loop.raise_failure(fitted)
         _warn_of_end(state, static, plan, given.loss_fn, history, return_best)
+        if rose(history.first_loss, history.report.best_loss) and math.isfinite(history.report.best_loss):
+            fitted = _start_if_better(key, state, static, plan, given, return_best)
         if isinstance(given.loss_fn, AbstractRowLoss):
             _warn_of_drift(fitted, *plan.sample)
         loop.raise_failure(fitted)
@@ -126,6 +129,29 @@ def _warn_if_unfinished(losses, return_best):
             f"The fit stopped at max_epochs={report.epochs} while its loss was still falling. Give more max_epochs; with "
             "checkpoint= a fit goes on from where it was."
         )
+
+
+def _start_if_better(key, state, static, plan, given, return_best):
+    """The result of a fit whose loss is nowhere as low as it was at first: of the same rows, which is better."""
+    fitted = combined(static, state.best_params if return_best else state.judged)
+    rows = _START_ROWS if isinstance(given.loss_fn, AbstractRowLoss) else given.batch_size
+    sample = [array[:rows] for array in plan.sample]
+    before, after = (
+        float(_loss_of(given.loss_fn, params, static, sample, key)) for params in (plan.start, state.best_params)
+    )
+    if not before < after - max(0.1, abs(before) / 10):
+        return fitted
+    kept = "the parameters are returned as they were given" if return_best else "the last parameters are returned"
+    warn_user(
+        f"The fit made the loss worse: {before:.6g} before, {after:.6g} at best after; {kept}. The learning rate is "
+        "probably too large: try a tenth of it."
+    )
+    return combined(static, plan.start) if return_best else fitted
+
+
+@eqx.filter_jit
+def _loss_of(loss_fn, params, static, sample, key):
+    return loss_fn(params, static, *sample, key=key)
 
 
 def _warn_of_drift(dist, x, condition=None):

@@ -60,13 +60,16 @@ class Totals(eqx.Module):
     tried: Float[Array, " 2"]
     good: Float[Array, " 2"]
     steps: Int[Array, ""]
+    # The loss of the first batch, before any step of the epoch.
+    first: Float[Array, ""]
 
-    def __init__(self, tried=None, good=None, steps=None):
+    def __init__(self, tried=None, good=None, steps=None, first=None):
         # By way of NumPy: compiles nothing.
         zeros = np.zeros(2, default_float())
         self.tried = jnp.array(zeros) if tried is None else tried
         self.good = jnp.array(zeros) if good is None else good
         self.steps = jnp.asarray(np.zeros((), np.int32)) if steps is None else steps
+        self.first = jnp.array(np.zeros((), default_float())) if first is None else first
 
 
 def chunks(
@@ -141,7 +144,10 @@ def run_chunk(
         loss_fn, rows = _loss_of_batch(problem, chunk, i, jr.fold_in(key, totals.steps))
         state, (loss, good, last) = taken(problem.descent.advance, state, loss_fn)
         totals = Totals(
-            _plus(totals.tried, loss, rows, good | last), _plus(totals.good, loss, rows, good), totals.steps + 1
+            _plus(totals.tried, loss, rows, good | last),
+            _plus(totals.good, loss, rows, good),
+            totals.steps + 1,
+            jnp.where(totals.steps == 0, loss, totals.first),
         )
         return i + 1, settled(problem.layout, state), totals
 
@@ -156,7 +162,7 @@ def validate_chunk(problem: StreamProblem, chunk: Chunk, params: Any, key: PRNGK
     def evaluate(i, totals):
         loss_fn, rows = _loss_of_batch(problem, chunk, i, jr.fold_in(key, totals.steps))
         good = _plus(totals.good, loss_fn(params).astype(default_float()), rows, True)
-        return Totals(totals.tried, good, totals.steps + 1)
+        return Totals(totals.tried, good, totals.steps + 1, totals.first)
 
     return settled(problem.layout, jax.lax.fori_loop(0, chunk.n, evaluate, totals))
 
@@ -164,14 +170,14 @@ def validate_chunk(problem: StreamProblem, chunk: Chunk, params: Any, key: PRNGK
 @eqx.filter_jit
 def finish_epoch(
     problem: StreamProblem, state: TrainState, totals: Totals, validation: Totals | None, first_step: Int[Array, ""]
-) -> tuple[TrainState, Float[Array, "1 2"]]:
+) -> tuple[TrainState, Float[Array, "1 3"]]:
     """The state after an epoch, and its training and validation loss."""
     train_loss, judged = _mean(totals.tried), _mean(totals.good)
     val_loss = jnp.full((), jnp.nan, judged.dtype)
     if validation is not None:
         judged = val_loss = _mean(validation.good)
     state = judge(state, problem.descent.limits, judged, first_step)
-    return settled(problem.layout, (state, jnp.stack([train_loss, val_loss])[None]))
+    return settled(problem.layout, (state, jnp.stack([train_loss, val_loss, totals.first])[None]))
 
 
 class StreamEpochs:
