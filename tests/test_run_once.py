@@ -57,4 +57,5 @@ def test_a_derivative_of_what_runs_once_is_compiled_well():
     np.testing.assert_allclose(eqx.filter_jit(jax.grad(function))(x + 1), np.cos(x + 1), rtol=1e-5)
     np.testing.assert_allclose(jax.jvp(function, (x,), (jnp.ones(5),))[1], np.cos(x).sum(), rtol=1e-5)
     # A trace may be shared, but never one of an unoptimised program with another.
-    assert levels[0] and not any(levels[1:])
+    assert levels[0]
+    assert not any(levels[1:])

@@ -55,7 +55,8 @@ def test_a_stream_that_raises_loses_no_epoch(key, tmp_path, error, keeps):
     np.testing.assert_array_equal(caught.value.fitted.log_prob(DATA), nine.log_prob(DATA))
     if keeps:
         resumed, again = fit(key, Stream(99), **kwargs)
-        assert again.report.resumed and again["train"] == losses["train"]
+        assert again.report.resumed
+        assert again["train"] == losses["train"]
         np.testing.assert_array_equal(resumed.log_prob(DATA), whole.log_prob(DATA))
 
 
@@ -92,7 +93,7 @@ def falling(params, static, key):
 @pytest.mark.parametrize("kind", ["rows", "stream", "ensemble", "steps"])
 def test_a_callback_that_ends_the_program_loses_nothing(key, tmp_path, kind):
     kwargs = {"callbacks": leave, "checkpoint": tmp_path, "show_progress": False}
-    with pytest.raises(SystemExit) as caught:
+    with pytest.raises(SystemExit) as caught:  # noqa: PT012
         if kind == "rows":
             fit(key, DATA, **kwargs)
         elif kind == "stream":
@@ -102,7 +103,8 @@ def test_a_callback_that_ends_the_program_loses_nothing(key, tmp_path, kind):
         else:
             fit_to_key_based_loss(key, Counter(), loss_fn=falling, steps=500, optimizer=optax.sgd(1.0), **kwargs)
     assert caught.value.code == 3
-    assert caught.value.fitted is not None and len(caught.value.losses) > 0
+    assert caught.value.fitted is not None
+    assert len(caught.value.losses) > 0
     assert [path.suffix for path in tmp_path.iterdir()] == [".ckpt"]
 
 
@@ -121,10 +123,11 @@ def test_a_stream_that_blocks_does_not_hold_up_an_interrupt(key, tmp_path, which
     count, start = [0], time.monotonic()
     kwargs = {"val_data": blocks} if which == "val_data" else {}
     with pytest.warns(UserWarning, match="interrupted"):
-        fitted, losses = fit(key, Stream(99) if kwargs else blocks, checkpoint=tmp_path, max_epochs=50, **kwargs)
+        _, losses = fit(key, Stream(99) if kwargs else blocks, checkpoint=tmp_path, max_epochs=50, **kwargs)
     seconds = time.monotonic() - start
     blocked.set()
-    assert seconds < 12 and losses.report.stopped == "interrupted"
+    assert seconds < 12
+    assert losses.report.stopped == "interrupted"
     assert list(tmp_path.glob("*.ckpt"))
 
 

@@ -50,7 +50,9 @@ def test_a_trend_is_told_from_noise():
     # Four standard errors, on 23 degrees of freedom: one in four thousand.
     assert sum(still_falling(own.tolist()) for own in noise) <= 1
     assert not still_falling(np.linspace(0, 5, 100).tolist())
-    assert still_falling([3.0, 2.0]) and not still_falling([2.0, 3.0]) and not still_falling([3.0, np.nan])
+    assert still_falling([3.0, 2.0])
+    assert not still_falling([2.0, 3.0])
+    assert not still_falling([3.0, np.nan])
 
 
 def test_a_fit_that_stops_while_falling_says_so():
@@ -58,7 +60,8 @@ def test_a_fit_that_stops_while_falling_says_so():
     slow = {"standardise": False, "learning_rate": 1e-2, "max_patience": 99, "show_progress": False}
     with pytest.warns(UserWarning, match="max_epochs=100 while its loss was still falling"):
         _, losses = fit_to_data(jr.key(0), gaussian(), far, max_epochs=100, **slow)
-    assert losses.report.falling and "still falling" in str(losses.report)
+    assert losses.report.falling
+    assert "still falling" in str(losses.report)
     _, losses = fit_to_data(jr.key(0), gaussian(), far, max_epochs=4, **slow)
     assert losses.report.falling
     _, losses = fit_to_data(jr.key(0), gaussian(), ROWS, max_epochs=100, show_progress=False)

@@ -53,7 +53,7 @@ VAL = ROWS[:20]
         ("rows of data", (tuples(ROWS), {}), (tuples(ROWS + 1), {})),
         ("other data: column 0", (function_of(batches(ROWS)), {}), (function_of(batches(ROWS + 3)), {})),
         ("val_data", (function_of(batches(ROWS)), {"val_data": VAL}), (..., {"val_data": VAL + 1})),
-        ("rows of val_data", (function_of(batches(ROWS)), {"val_data": tuples(VAL)}), (..., {"val_data": tuples(1 - VAL)})),
+        ("rows of val_data", (tuples(ROWS), {"val_data": tuples(VAL)}), (..., {"val_data": tuples(1 - VAL)})),
         ("val_data", (function_of(batches(ROWS)), {"val_data": VAL}), (..., {})),
     ],
     ids=["steps", "sizes", "contents", "of a function", "val_data", "a stream of val_data", "no val_data"],
@@ -72,14 +72,11 @@ def test_another_file_is_refused_by_name(tmp_path):
     file[:] = ROWS
     fit(tmp_path / "kept", file, 2)
     assert fit(tmp_path / "kept", file, 3)[1].report.resumed
-    with pytest.raises(CheckpointMismatchError, match="val_prop is 0.3 and was 0.1"):
+    with pytest.raises(CheckpointMismatchError, match=r"val_prop is 0\.3 and was 0\.1"):
         fit(tmp_path / "kept", file, 3, val_prop=0.3)
     file[:] = ROWS[::-1]
     with pytest.raises(CheckpointMismatchError, match="rows of data"):
         fit(tmp_path / "kept", file, 3)
-
-
-SCALE = 1.0
 
 
 def loss_of_a_global(params, static, x, *, key):

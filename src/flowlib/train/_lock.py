@@ -68,7 +68,7 @@ class DirectoryLock:
 
     def _taken(self):
         """The file, locked; None if it was removed meanwhile."""
-        file = open(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
+        file = open(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")  # noqa: SIM115
         try:
             try:
                 _lock(file)

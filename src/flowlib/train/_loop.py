@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from operator import attrgetter
-from typing import Any, Literal
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -16,13 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from flowlib._warn import warn_user
-from flowlib.errors import CheckpointError, CheckpointMismatchError
-from flowlib.train._checkpoint import Checkpoints, Packed
+from flowlib.errors import CheckpointError
+from flowlib.train._checkpoint_plan import CheckpointPlan
 from flowlib.train._history import REASONS, History
-from flowlib.train._lock import DirectoryLock
 from flowlib.train._processes import ALONE, Processes, on_host
 from flowlib.train._progress import Interrupts, Pace, Progress
-from flowlib.train._settings import Moments
 from flowlib.train._state import Status, TrainState
 
 
@@ -57,74 +55,6 @@ _FEW = 10
 
 # Returns True to stop the fit; anything else goes on.
 Callback = Callable[[Snapshot], Any]
-
-
-@dataclass
-class CheckpointPlan:
-    """Where, how often and for what a fit writes checkpoints."""
-
-    store: Checkpoints
-    every: int
-    on_error: Literal["raise", "warn"]
-    # Arrays that do not change, but that a stream of data cannot give again.
-    constant: Any
-    # Held until the fit ends.
-    lock: DirectoryLock | None = None
-    # Of a stream, by which other contents are told.
-    moments: Moments | None = None
-    warned: bool = False
-
-    def release(self) -> None:
-        """Let other fits have the directory."""
-        if self.lock is not None:
-            self.lock.release()
-
-    def load(self, state: TrainState, history: History) -> tuple[TrainState, Any, bool]:
-        """The state and the constant arrays of the newest checkpoint, if there is one, and whether there is."""
-        try:
-            found = self.store.load((state, self.constant))
-            if found is None:
-                return state, self.constant, False
-            number, (state, self.constant), record = found
-            if self.moments is not None:
-                self._check_moments(record)
-            _restore(history, number, record)
-        except BaseException:
-            self.release()
-            raise
-        return state, self.constant, True
-
-    def _record(self, history):
-        return history.record() | ({} if self.moments is None else {"first rows": list(self.moments)})
-
-    def _check_moments(self, record):
-        try:
-            difference = self.moments.unlike(record["first rows"]) if "first rows" in record else ""
-        except (TypeError, ValueError) as error:
-            raise CheckpointError(f"{self.store.directory} has a checkpoint that flowlib did not write.") from error
-        if difference:
-            raise CheckpointMismatchError(
-                f"The checkpoint in {self.store.directory} is of other data: {difference}. Use another directory."
-            )
-
-    def pack(self, state: TrainState, history: History) -> Packed:
-        """A checkpoint of now, to be written later or not at all."""
-        return self.store.pack(history.done, (state, self.constant), self._record(history))
-
-    def save(self, state: TrainState, history: History) -> None:
-        """Write a checkpoint; raises or warns where that fails."""
-        self.write(self.store.pack(history.done, (state, self.constant), self._record(history), copy=False))
-
-    def write(self, packed: Packed) -> None:
-        """Write what was packed; raises or warns where that fails."""
-        try:
-            self.store.write(packed)
-        except CheckpointError as error:
-            if self.on_error == "raise":
-                raise
-            if not self.warned:
-                warn_user(f"{error} The fit goes on without.")
-            self.warned = True
 
 
 class BrokenOffError(Exception):
@@ -260,15 +190,17 @@ class Loop:
         return stopped
 
     def _broken_off(self, error, state, packed, settled):
-        """The state that an exception left, with a checkpoint of the last that was whole; raises it if there is none."""
+        """The state that an exception left, with a checkpoint of the last whole one; raises it if none is left."""
         if isinstance(error, BrokenOffError):
             state, error = error.state, error.cause
         self.failure = error
         lost = any(leaf.is_deleted() for leaf in jax.tree.leaves(state))
         try:
-            if packed is not None and not settled:
+            if self.checkpoints is None:
+                pass
+            elif packed is not None and not settled:
                 self.checkpoints.write(packed)
-            elif settled and not lost and self.checkpoints and self.history.done and self.processes.count == 1:
+            elif settled and not lost and self.history.done and self.processes.count == 1:
                 self.checkpoints.save(state, self.history)
         except Exception as second:
             error.add_note(f"Nor could a checkpoint be written: {second}")
@@ -322,18 +254,6 @@ class Loop:
         return stop
 
 
-def _restore(history, number, record):
-    try:
-        history.restore(record)
-        whole = history.done == number
-    except (TypeError, LookupError, ValueError, AttributeError):
-        whole = False
-    if not whole:
-        raise CheckpointError(
-            f"The record of losses in checkpoint {number} is none that flowlib wrote. Delete it, or use another directory."
-        )
-
-
 def _with_last(state):
     """The state, where nothing has been judged yet with the last parameters as the best ones."""
     if state.best_params is None or not np.isinf(jax.device_get(state.best_loss)).all():
@@ -352,8 +272,8 @@ def _warn_of_jump(losses, before):
     far_below = len(old) >= 3 and now < min(old) - room - 5 * (max(old) - min(old))
     if now > max(recent) + room or far_below:
         warn_user(
-            f"The loss was {recent[-1]:.6g} at the checkpoint and is {now:.6g} in the resumed fit: the data, or what the "
-            "loss reads, may not be what they were. Use another directory for another fit."
+            f"The loss was {recent[-1]:.6g} at the checkpoint and is {now:.6g} in the resumed fit: the data, or what "
+            "the loss reads, may not be what they were. Use another directory for another fit."
         )
 
 

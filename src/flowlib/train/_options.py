@@ -12,9 +12,10 @@ from jaxtyping import Array
 
 from flowlib._arrays import check_count, default_float
 from flowlib.train._checkpoint import Checkpoints
+from flowlib.train._checkpoint_plan import CheckpointPlan
 from flowlib.train._fingerprint import fingerprint
 from flowlib.train._lock import DirectoryLock
-from flowlib.train._loop import Callback, CheckpointPlan
+from flowlib.train._loop import Callback
 from flowlib.train._processes import ALONE, Processes
 from flowlib.train._settings import Moments
 from flowlib.train._state import Limits

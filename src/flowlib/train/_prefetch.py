@@ -29,7 +29,7 @@ def prefetched(
     """What `make` gives for these items, made on another thread, at most so many ahead; an exception there is raised.
 
     Where nothing is ready and `cut()` is true, None is given last. At the end, and when this generator is closed, the
-    thread has ended, but for one that waits for an item: it ends when that comes, makes nothing of it, and takes no more.
+    thread has ended, but for one that waits for an item: it ends when that comes, and takes no more.
     """
     ready: queue.Queue = queue.Queue(ahead)
     closed = threading.Event()

@@ -126,8 +126,8 @@ def _warn_if_unfinished(losses, return_best):
     # Fewer epochs than this were asked for to have a look, or by one who goes on.
     if report.stopped == "max_epochs" and report.falling and last and report.epochs >= _MANY_EPOCHS:
         warn_user(
-            f"The fit stopped at max_epochs={report.epochs} while its loss was still falling. Give more max_epochs; with "
-            "checkpoint= a fit goes on from where it was."
+            f"The fit stopped at max_epochs={report.epochs} while its loss was still falling. Give more max_epochs; "
+            "with checkpoint= a fit goes on from where it was."
         )
 
 

@@ -15,8 +15,9 @@ FREE = "free"
 
 _HOST = dict.fromkeys(
     (
-        "show_progress callbacks checkpoint checkpoint_every checkpoint_keep checkpoint_errors max_seconds max_steps"
-    ).split(),
+        *("show_progress", "callbacks", "max_seconds", "max_steps"),
+        *("checkpoint", "checkpoint_every", "checkpoint_keep", "checkpoint_errors"),
+    ),
     FREE,
 )
 
