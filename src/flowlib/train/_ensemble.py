@@ -165,7 +165,9 @@ def fit_ensemble_to_data(
             NonFiniteWarning,
         )
     best = state.best_params
-    worse = [i for i, own in enumerate(history) if rose(own.first_loss, own.report.best_loss) and i not in failed]
+    # Of other rows than the first batch, perhaps of few.
+    rise = [rose(own.first_loss, own.report.best_loss, room=5.0) for own in history]
+    worse = [i for i in range(members) if rise[i] and i not in failed]
     if worse:
         warn_user(
             f"Of {members} members, {worse} (counted from zero) have a higher loss than they began with. The learning "

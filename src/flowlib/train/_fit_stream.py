@@ -96,7 +96,7 @@ def prepare_stream(key: PRNGKeyArray, given: Given, descent: Descent, layout: La
         "rows of data": _contents(given.data, first, sizes),
         "moments of data": moments_of(first[0]),
         "val_data": None if val is None else val.told_by,
-        "rows of val_data": None if val is None else _looked_at(val.source, given.val_data),
+        "rows of val_data": None if val is None or processes.count > 1 else _looked_at(val.source, given.val_data),
         "weights": given.weights,
     }
 

@@ -236,9 +236,9 @@ def still_falling(losses: list[float]) -> bool:
     return bool(slope < -4 * noise and -slope * len(last) > _GAIN)
 
 
-def rose(first: float, now: float) -> bool:
+def rose(first: float, now: float, room: float = 1.0) -> bool:
     """Whether a loss is above the one of the first batch by more than these differ by chance."""
-    return math.isfinite(first) and now > first + max(1.0, abs(first) / 10)
+    return math.isfinite(first) and now > first + max(room, room * abs(first) / 10)
 
 
 def report_of(state: TrainState, stopped: str, seconds: float, resumed: bool) -> FitReport:
