@@ -9,6 +9,7 @@ import pickle
 import random
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -832,3 +833,19 @@ def test_a_lambda_copies_but_does_not_pickle():
     assert identical(copy.deepcopy(flow), flow)
     with pytest.raises((pickle.PicklingError, AttributeError)):
         pickle.dumps(flow)
+
+
+@pytest.mark.parametrize("tag", ["numpy", "array", "key"])
+def test_an_array_that_is_named_many_times_is_there_once(tmp_path, tag):
+    data = np.zeros((100_000, 2), np.uint32)
+    entry = {tag: [0, "threefry2x32"] if tag == "key" else 0}
+    path = forge(
+        tmp_path / "file", [entry] * 3000, arrays=[["uint32", [100_000, 2]]], members={"arrays/0.npy": npy(data)}
+    )
+    tracemalloc.start()
+    loaded = load(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(loaded) == 3000
+    assert peak < 20 * path.stat().st_size
+    assert len({id(leaf) for leaf in loaded}) == 1

@@ -89,7 +89,7 @@ def test_a_report_says_why_and_how_far(key):
     # 54 rows for training: 4 steps an epoch.
     first = report(max_epochs=7)
     assert (first.stopped, first.epochs, first.steps) == ("max_epochs", 7, 28)
-    patient = report(learning_rate=3.0, max_patience=2, max_epochs=500)
+    patient = report(learning_rate=0.5, max_patience=2, max_epochs=500)
     assert patient.stopped == "patience"
     assert patient.best_epoch == patient.epochs - 4
     short = report(max_steps=6, val_prop=0)

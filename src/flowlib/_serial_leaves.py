@@ -82,6 +82,7 @@ class FileSource(AbstractSource):
         self._arrays = arrays
         self._own = own
         self._on_device: dict[tuple[str, int], jax.Array] = {}
+        self._on_host: dict[tuple[str, int], np.ndarray] = {}
 
     def own(self, name):
         if name not in self._own:
@@ -95,12 +96,18 @@ class FileSource(AbstractSource):
                     self._on_device[tag, payload] = self._put(self._arrays[payload], weak_type=tag == "weak")
                 return self._on_device[tag, payload]
             case "numpy":
-                return self._arrays[payload].copy()
+                # Not a copy each: a manifest may name one array many times.
+                if (tag, payload) not in self._on_host:
+                    self._on_host[tag, payload] = self._arrays[payload].copy()
+                return self._on_host[tag, payload]
             case "scalar":
                 return self._arrays[payload][()]
             case "key":
                 index, impl = payload
-                return jr.wrap_key_data(jnp.asarray(self._arrays[index]), impl=impl)
+                if (f"key {impl}", index) not in self._on_device:
+                    keys = jr.wrap_key_data(jnp.asarray(self._arrays[index]), impl=impl)
+                    self._on_device[f"key {impl}", index] = keys
+                return self._on_device[f"key {impl}", index]
             case _:
                 raise FileFormatError(f"it has an entry of the unknown kind {tag!r}")
 

@@ -22,6 +22,8 @@ class FileFormatError(ValueError):
 class CheckpointError(OSError):
     """A checkpoint cannot be written or read; the message says why, where, and what to do.
 
+    Any other exception that ends a fit in its midst (of a stream of data, for instance) carries these attributes too.
+
     Attributes:
         fitted: what the fit that it stopped would have returned, so that nothing is lost; None if there was none.
         losses: likewise, the losses.

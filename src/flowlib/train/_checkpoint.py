@@ -8,7 +8,7 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ import jax.tree_util as jtu
 import numpy as np
 from jax.sharding import NamedSharding
 
-from flowlib._arrays import check_count
+from flowlib._arrays import check_count, is_concrete
 from flowlib._version import __version__
 from flowlib._whole_file import whole_file
 from flowlib.errors import CheckpointError, CheckpointMismatchError, CheckpointWarning
@@ -62,7 +62,7 @@ class Checkpoints:
         self.writes = writes
         if not writes:
             return
-        with _as_checkpoint_error(f"Cannot keep checkpoints in {self.directory}"):
+        with as_checkpoint_error(f"Cannot keep checkpoints in {self.directory}"):
             self.directory.mkdir(parents=True, exist_ok=True)
             for leftover in self.directory.glob(f"{_PREFIX}*.tmp"):
                 leftover.unlink(missing_ok=True)
@@ -83,7 +83,11 @@ class Checkpoints:
             CheckpointError: if the file cannot be written. The files that were there still are.
             TypeError: if a leaf is no array or `record` no JSON.
         """
-        path = self.directory / f"fit-{check_count(number, 'number', 0):08d}.ckpt"
+        self.write(self.pack(number, tree, record, copy=False))
+
+    def pack(self, number: int, tree: Any, record: dict[str, Any], copy: bool = True) -> "Packed":
+        """What `write` writes: a copy, so that the tree may be given away meanwhile."""
+        check_count(number, "number", 0)
         leaves = _leaves(tree)
         header = {
             "version": VERSION,
@@ -94,9 +98,18 @@ class Checkpoints:
         }
         arrays = [on_host(jr.key_data(leaf) if _is_key(leaf) else leaf) for _, leaf in leaves]
         if not self.writes:
+            return Packed(number, [])
+        if copy:
+            arrays = list(map(np.array, arrays))
+        return Packed(number, [json.dumps(header).encode() + b"\n", *map(_bytes_of, arrays)])
+
+    def write(self, packed: "Packed") -> None:
+        """Write what was packed, as `save` does."""
+        if not self.writes:
             return
-        body = [json.dumps(header).encode() + b"\n", *map(_bytes_of, arrays)]
-        with _as_checkpoint_error(f"Cannot write the checkpoint {path}"):
+        number, body = packed
+        path = self.directory / f"fit-{number:08d}.ckpt"
+        with as_checkpoint_error(f"Cannot write the checkpoint {path}"):
             with whole_file(path, _PREFIX) as file:
                 for part in (_seal(body), *body):
                     file.write(part)
@@ -121,7 +134,7 @@ class Checkpoints:
         """
         broken, found = [], None
         for number, path in self._newest_first():
-            with _as_checkpoint_error(f"Cannot read the checkpoint {path}"):
+            with as_checkpoint_error(f"Cannot read the checkpoint {path}"):
                 parts = _read(path)
             if parts is not None:
                 found = (number, path, parts)
@@ -137,10 +150,20 @@ class Checkpoints:
         if found is None:
             return None
         number, path, (header, payload) = found
-        return number, self._unpack(path, header, payload, skeleton), header["record"]
+        try:
+            record = header["record"]
+            if not isinstance(record, dict):
+                raise TypeError("the record is no dict")
+            return number, self._unpack(path, header, payload, skeleton), record
+        except CheckpointError:
+            raise
+        except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
+            if any(not is_concrete(leaf) for leaf in jtu.tree_leaves(skeleton)):
+                raise
+            raise _no_checkpoint(path) from error
 
     def _newest_first(self) -> list[tuple[int, Path]]:
-        with _as_checkpoint_error(f"Cannot read the directory {self.directory}"):
+        with as_checkpoint_error(f"Cannot read the directory {self.directory}"):
             names = [(match, path) for path in self.directory.iterdir() if (match := _NAME.fullmatch(path.name))]
         return sorted(((int(match[1]), path) for match, path in names), reverse=True)
 
@@ -194,6 +217,13 @@ class Checkpoints:
         )
 
 
+class Packed(NamedTuple):
+    """A checkpoint in memory: its number, and header and leaves as bytes."""
+
+    number: int
+    body: list[Any]
+
+
 def _leaves(tree: Any) -> list[tuple[str, Any]]:
     leaves = [(jtu.keystr(path) or "the tree", leaf) for path, leaf in jtu.tree_leaves_with_path(tree)]
     for name, leaf in leaves:
@@ -241,12 +271,27 @@ def _read(path: Path) -> tuple[dict[str, Any], memoryview] | None:
     start = data.find(b"\n", 0, _LONGEST_SEAL) + 1
     if data[:start] != _seal([memoryview(data)[start:]]):
         return None
-    end = data.index(b"\n", start)
-    return json.loads(data[start:end]), memoryview(data)[end + 1 :]
+    end = data.find(b"\n", start)
+    try:
+        header = json.loads(data[start:end]) if end > 0 else None
+    except (ValueError, RecursionError) as error:
+        raise _no_checkpoint(path) from error
+    if not isinstance(header, dict):
+        raise _no_checkpoint(path)
+    return header, memoryview(data)[end + 1 :]
+
+
+def _no_checkpoint(path: Path) -> CheckpointError:
+    """For a file that is whole, so that it is not damage that made it so."""
+    return CheckpointError(
+        f"The file {path} has the checksum of a checkpoint, but flowlib did not write what is in it. Delete it, or use "
+        "another directory."
+    )
 
 
 @contextlib.contextmanager
-def _as_checkpoint_error(what: str) -> Iterator[None]:
+def as_checkpoint_error(what: str) -> Iterator[None]:
+    """An OSError as a CheckpointError that says what could not be done."""
     try:
         yield
     except CheckpointError:

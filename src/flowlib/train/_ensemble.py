@@ -15,6 +15,7 @@ import optax
 from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
 from flowlib._arrays import check_count, check_key, default_float
+from flowlib._programs import PROGRAMS
 from flowlib._run_once import run_once
 from flowlib._warn import warn_user
 from flowlib.distributions import AbstractDistribution, VmapMixture
@@ -25,7 +26,7 @@ from flowlib.train._diagnose import narrow_floats
 from flowlib.train._epochs import MAX_EPOCHS, EpochProblem, run_ensemble
 from flowlib.train._explicit_axes import check_unsplit
 from flowlib.train._fit_rows import begin, check_parts, rows_in_units
-from flowlib.train._history import EnsembleHistory, EpochHistory
+from flowlib.train._history import EnsembleHistory, EpochHistory, rose
 from flowlib.train._loop import Callback, Loop
 from flowlib.train._losses import MaximumLikelihoodLoss
 from flowlib.train._optimizer import check_optimizer
@@ -103,6 +104,7 @@ def fit_ensemble_to_data(
     References:
         Lakshminarayanan, Pritzel and Blundell (2017), https://arxiv.org/abs/1612.01474.
     """
+    PROGRAMS.release()
     check_unsplit(data, "an ensemble takes them whole, numpy.asarray(x)")
     key, members = check_key(key), check_count(members, "members")
     check_maker(make_dist)
@@ -169,15 +171,34 @@ def fit_ensemble_to_data(
             f"{narrow_floats(params)}",
             NonFiniteWarning,
         )
-    fitted = mixture_of(state.best_params if return_best else state.judged)
-    if loop.failure is not None:
-        loop.failure.fitted, loop.failure.losses = fitted, history
-        raise loop.failure
+    best = state.best_params
+    # Of other rows than the first batch, perhaps of few.
+    rise = [rose(own.first_loss, own.report.best_loss, room=5.0) for own in history]
+    worse = [i for i in range(members) if rise[i] and i not in failed]
+    if worse:
+        warn_user(
+            f"Of {members} members, {worse} (counted from zero) have a higher loss than they began with. The learning "
+            "rate is probably too large: try a tenth of it."
+        )
+        best = _with_some(worse, params, best)
+    fitted = mixture_of(best if return_best else state.judged)
+    loop.raise_failure(fitted)
     return fitted, list(history)
 
 
 def _stack(make_dist, key, members):
     return eqx.filter_vmap(make_dist)(jr.split(key, members))
+
+
+def _with_some(chosen, params, others):
+    """The parameters of the members chosen, and others of the others."""
+
+    def one(new, old):
+        joined = np.array(old)
+        joined[chosen] = np.asarray(new)[chosen]
+        return jnp.asarray(joined)
+
+    return jax.tree.map(one, params, others)
 
 
 def _mixture(static, members, params):

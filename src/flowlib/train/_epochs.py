@@ -88,7 +88,7 @@ class Batches(NamedTuple):
 @partial(eqx.filter_jit, donate="warn-except-first")
 def run_epochs(
     problem_and_epochs: tuple[EpochProblem, Int[Array, ""]], state: TrainState
-) -> tuple[TrainState, Float[Array, "epochs 2"]]:
+) -> tuple[TrainState, Float[Array, "epochs 3"]]:
     """Run epochs until there are enough of them or the fit stops.
 
     The number of epochs is traced: it decides neither what is compiled nor what an epoch computes.
@@ -103,7 +103,7 @@ def run_epochs(
 @partial(eqx.filter_jit, donate="warn-except-first")
 def run_ensemble(
     problem_and_epochs: tuple[EpochProblem, Int[Array, ""]], states: TrainState
-) -> tuple[TrainState, Float[Array, "members epochs 2"]]:
+) -> tuple[TrainState, Float[Array, "members epochs 3"]]:
     """`run_epochs` of many fits at once; states, the problem's static part, its rows and weights are stacked."""
     problem, epochs = problem_and_epochs
     arrays, rest = eqx.partition(problem.static, eqx.is_array)
@@ -123,12 +123,12 @@ def _run(problem, epochs, state):
 
     def epoch(carry):
         done, state, history = carry
-        state, train_loss, val_loss = _epoch(problem, state)
+        state, losses = _epoch(problem, state)
         state = settled(problem.layout, state)
-        return done + 1, state, history.at[done].set(jnp.stack([train_loss, val_loss]))
+        return done + 1, state, history.at[done].set(losses)
 
     # What is not filled in is never read. It is 0 and not NaN, at which `jax_debug_nans` would stop the program.
-    history = jnp.zeros((MAX_EPOCHS, 2), default_float())
+    history = jnp.zeros((MAX_EPOCHS, 3), default_float())
     _, state, history = jax.lax.while_loop(proceed, epoch, (jnp.zeros((), jnp.int32), state, history))
     return settled(problem.layout, (state, history))
 
@@ -141,17 +141,20 @@ def settled(layout: Layout | None, tree: Any) -> Any:
 def _epoch(problem, state):
     key, shuffle_key = jr.split(epoch_key(state))
     first_step = state.step
-    state, train_loss, judged = _train(problem, state, shuffled(shuffle_key, problem.train_rows), key)
+    state, train_loss, judged, first_loss = _train(problem, state, shuffled(shuffle_key, problem.train_rows), key)
     val_loss = jnp.zeros((), train_loss.dtype)
     if len(problem.val_rows):
         judged = val_loss = _validate(problem, state)
 
     state = judge(state, problem.descent.limits, judged, first_step)
-    return state, train_loss, val_loss
+    # The last one, of the first epoch, is where the fit began.
+    return state, jnp.stack([train_loss, val_loss, first_loss])
 
 
 def _train(problem, state, rows, key):
     """One pass over the training rows, and the mean loss over the rows: of all steps taken, and of the good ones.
+
+    The loss of the first batch, before any step, comes last.
 
     The two differ in an epoch cut short, whose last step is not good.
     """
@@ -164,7 +167,8 @@ def _train(problem, state, rows, key):
         return settled(problem.layout, state), out
 
     state, (losses, good, last) = _scan(step, state, batches)
-    return state, _row_mean(losses, batches.counts, good | last), _row_mean(losses, batches.counts, good)
+    mean, of_good = _row_mean(losses, batches.counts, good | last), _row_mean(losses, batches.counts, good)
+    return state, mean, of_good, losses[0]
 
 
 def taken(

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
 from flowlib._arrays import check_count, check_key
+from flowlib._programs import PROGRAMS
 from flowlib.train._arguments import check_flags, check_loss, check_standardise
 from flowlib.train._data_units import Standardise, unit_filler
 from flowlib.train._history import EpochHistory
@@ -21,6 +22,7 @@ from flowlib.train._optimizer import check_optimizer
 from flowlib.train._options import check_ema, check_host_options, fit_limits
 from flowlib.train._plan import Given
 from flowlib.train._run_fit import run_fit
+from flowlib.train._settings import bound_settings
 from flowlib.train._state import Descent
 
 T = TypeVar("T")
@@ -155,6 +157,9 @@ def fit_to_data(
         CheckpointError: if checkpoints cannot be written or read.
         CheckpointMismatchError: if they are of a fit of other data or settings, which it names.
     """
+    # All of them, before there are other names: a checkpoint is bound to what is decided there.
+    arguments = locals()
+    PROGRAMS.release()
     key = check_key(key)
     check_loss(loss_fn)
     check_standardise(standardise)
@@ -181,17 +186,5 @@ def fit_to_data(
         val_prop,
         steps_per_epoch,
     )
-    settings = {
-        "key": key,
-        "distribution": dist,
-        "loss_fn": given.loss_fn,
-        "optimizer": optimizer,
-        "learning_rate": learning_rate,
-        "batch_size": batch_size,
-        "max_patience": (max_patience, max_patience_steps, min_improvement),
-        "max_skipped": max_skipped,
-        "ema": ema,
-        "standardise": standardise,
-        "support": support,
-    }
+    settings = bound_settings(arguments | {"key": key, "loss_fn": given.loss_fn})
     return run_fit(key, given, descent, host, settings, as_layout(mesh), max_epochs, return_best, show_progress)

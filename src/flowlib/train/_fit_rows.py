@@ -68,7 +68,7 @@ def prepare_rows(key: PRNGKeyArray, given: Given, descent: Descent, layout: Layo
     steps = -(-len(train_rows) // min(batch_size, len(train_rows)))
     # Looked at beside parameters that are elsewhere than a user may have put the rows.
     sample = arrays if layout is None else tuple(jnp.asarray(np.asarray(array)) for array in arrays)
-    return FitPlan(static, state, rows.n_val > 0, settings, dispatch, MAX_EPOCHS, sample, steps)
+    return FitPlan(static, state, rows.n_val > 0, settings, dispatch, MAX_EPOCHS, sample, steps, params)
 
 
 def rows_in_units(given: Given) -> tuple[Rows, Filler, Any, tuple[Array, ...]]:

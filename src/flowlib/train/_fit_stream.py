@@ -21,12 +21,15 @@ from flowlib.train._processes import ALONE
 from flowlib.train._read import array_name, as_parts, cast_on_host, data_dtype, in_full
 from flowlib.train._remarks import remark
 from flowlib.train._rows import Looked, check_weighable, joined
+from flowlib.train._settings import moments_of
 from flowlib.train._sources import Batch, Batches, FileRows, Source, is_file, is_stream
 from flowlib.train._state import Descent, initial_state, trainable_half
 from flowlib.train._stream import StreamEpochs, StreamProblem
 
 # Of a stream, the units come from so many rows.
 _FIRST = 10_000
+# The rows, and the sizes of batches, by which a checkpoint tells the data.
+_SAMPLE, _SIZES = 1000, 3
 
 
 def prepare_stream(key: PRNGKeyArray, given: Given, descent: Descent, layout: Layout | None) -> FitPlan:
@@ -70,12 +73,15 @@ def prepare_stream(key: PRNGKeyArray, given: Given, descent: Descent, layout: La
             taken.append(looked)
         if shards and layout is not None:
             layout.check_stream(len(taken[0].arrays[0]))
-        return joined(taken)
+        sizes = tuple(len(looked.arrays[0]) for looked in taken[:_SIZES])
+        if shards and layout is not None:
+            sizes = ()
+        return joined(taken), sizes
 
     # Of files, every process sees all rows.
     shards = isinstance(train.source, Batches)
-    looked = processes.in_step(
-        "Looking at the first batches", look, lambda looked: (len(looked.arrays), len(looked.arrays[0])),
+    looked, sizes = processes.in_step(
+        "Looking at the first batches", look, lambda found: (len(found[0].arrays), len(found[0].arrays[0])),
         "must find as many arrays and rows in every process",
     )  # fmt: skip
     if shards and processes.count > 1:
@@ -94,7 +100,14 @@ def prepare_stream(key: PRNGKeyArray, given: Given, descent: Descent, layout: La
         params, key = layout.placed(params), layout.replicated(key)
     state = _begin(key, params, descent.optimizer, descent.averaging is not None, layout)
 
-    settings = {"data": train.told_by, "val_data": None if val is None else val.told_by, "weights": given.weights}
+    settings = {
+        "data": train.told_by,
+        "rows of data": _contents(given.data, first, sizes),
+        "moments of data": moments_of(first[0]),
+        "val_data": None if val is None else val.told_by,
+        "rows of val_data": None if val is None or processes.count > 1 else _looked_at(val.source, given.val_data),
+        "weights": given.weights,
+    }
 
     def dispatch(static):
         problem = StreamProblem(static, loss_fn, descent, layout)
@@ -103,7 +116,23 @@ def prepare_stream(key: PRNGKeyArray, given: Given, descent: Descent, layout: La
             problem = StreamProblem(layout.placed(static), on_all[0], on_all[1], layout)
         return StreamEpochs(problem, train.source, None if val is None else val.source, prepare)
 
-    return FitPlan(static, state, val is not None, settings, dispatch, 1, first, None)
+    return FitPlan(static, state, val is not None, settings, dispatch, 1, first, None, params)
+
+
+def _contents(data, first, sizes):
+    """What a checkpoint says of the first rows: what they are, where these do not depend on the run."""
+    rows = [np.asarray(array) for array in first]
+    if not (is_file(data) or isinstance(data, list)):
+        # A loader may shuffle, and a function may know where the fit was.
+        rows = [(str(array.dtype), array.shape[1:]) for array in rows]
+    else:
+        rows = [array[:: max(len(array) // _SAMPLE, 1)] for array in rows]
+    return rows, sizes
+
+
+def _looked_at(source, data):
+    batches = source.first(1)
+    return _contents(data, batches[0].arrays, (len(batches[0].arrays[0]),))
 
 
 def _looked(batch: Batch, dist: Any, dtype: Any) -> Looked:

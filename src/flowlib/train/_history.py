@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import jax
@@ -18,7 +18,8 @@ class FitReport:
 
     Attributes:
         stopped: "max_epochs", "patience", "max_steps", "max_seconds", "callback", "interrupted", "exhausted" (a stream
-            without more batches), "non-finite", or "checkpoint" (one that could not be written).
+            without more batches), "non-finite", "checkpoint" (one that could not be written), or "error" (any other
+            exception, which carries these losses).
         epochs: epochs run, and
         steps: updates made, in this run and, where it was resumed, in those before.
         skipped: steps whose loss or update was not finite, and that were left out.
@@ -26,6 +27,7 @@ class FitReport:
         best_loss: its loss, on the validation rows if there are any.
         seconds: how long this run took.
         resumed: whether it began at a checkpoint.
+        falling: whether it came to `max_epochs` (or `steps`) while the loss was still falling, beyond its noise.
     """
 
     stopped: str
@@ -36,6 +38,7 @@ class FitReport:
     best_loss: float
     seconds: float
     resumed: bool
+    falling: bool = False
 
     def __str__(self) -> str:
         done = f"{self.epochs} epochs and {self.steps} steps" if self.epochs else f"{self.steps} steps"
@@ -44,6 +47,8 @@ class FitReport:
             parts.append(f"the lowest loss was {self.best_loss:.6g}, in epoch {self.best_epoch} (counted from zero)")
         if self.skipped:
             parts.append(f"{self.skipped} steps were skipped")
+        if self.falling:
+            parts.append("the loss was still falling")
         return "; ".join(parts) + f". {self.seconds:.1f} s{', resumed' if self.resumed else ''}."
 
     def as_dict(self) -> dict[str, Any]:
@@ -56,13 +61,19 @@ class _OneFit:
 
     report: FitReport
 
+    def judged_losses(self) -> list[float]:
+        """The losses that parameters are judged by, one after another."""
+        raise NotImplementedError
+
     def status(self, state: TrainState) -> Status:
         """Whether the fit goes on, or why not."""
         return Status(int(state.status))
 
     def close(self, state: TrainState, stopped: str, seconds: float, resumed: bool) -> None:
         """Write the report."""
-        self.report = report_of(state, stopped, seconds, resumed)
+        report = report_of(state, stopped, seconds, resumed)
+        at_limit = stopped in ("max_epochs", "max_steps")
+        self.report = replace(report, falling=at_limit and still_falling(self.judged_losses()))
 
 
 class EpochHistory(_OneFit, dict):
@@ -73,6 +84,8 @@ class EpochHistory(_OneFit, dict):
     def __init__(self, validated: bool):
         super().__init__(train=[], val=[])
         self._names = ("train", "val") if validated else ("train",)
+        # Of the first batch, before any step.
+        self.first_loss = math.nan
 
     @property
     def done(self) -> int:
@@ -84,23 +97,30 @@ class EpochHistory(_OneFit, dict):
         """The last losses by name."""
         return {name: self[name][-1] for name in self._names if self[name]}
 
-    def add(self, state: TrainState, losses: Float[Array, "epochs 2"]) -> None:
+    def judged_losses(self) -> list[float]:
+        """The losses by which the best parameters are told."""
+        return self[self._names[-1]]
+
+    def add(self, state: TrainState, losses: Float[Array, "epochs 3"]) -> None:
         """Add what a dispatch ran."""
         values, epoch = jax.device_get((losses, state.epoch))
         self.add_values(values, int(epoch))
 
     def add_values(self, values: np.ndarray, epochs: int) -> None:
         """Add losses, so that there are those of so many epochs."""
+        if not self.done:
+            self.first_loss = float(values[0, 2])
         for i, name in enumerate(self._names):
             self[name].extend(values[: epochs - len(self[name]), i].tolist())
 
     def record(self) -> dict[str, Any]:
         """What a checkpoint keeps of it."""
-        return dict(self)
+        return dict(self) | {"first": self.first_loss}
 
     def restore(self, record: dict[str, Any]) -> None:
         """Take over what a checkpoint kept."""
-        self.update({name: list(record[name]) for name in self})
+        self.update({name: list(map(float, record[name])) for name in self})
+        self.first_loss = float(record.get("first", math.nan))
 
 
 class StepHistory(_OneFit, list):
@@ -118,6 +138,10 @@ class StepHistory(_OneFit, list):
         """The last loss."""
         return {"loss": self[-1]} if self else {}
 
+    def judged_losses(self) -> list[float]:
+        """The losses."""
+        return self
+
     def add(self, state: TrainState, losses: Float[Array, " steps"]) -> None:
         """Add what a dispatch ran."""
         values, step, skipped, status = jax.device_get((losses, state.step, state.skipped, state.status))
@@ -131,7 +155,7 @@ class StepHistory(_OneFit, list):
 
     def restore(self, record: dict[str, Any]) -> None:
         """Take over what a checkpoint kept."""
-        self[:] = record["loss"]
+        self[:] = map(float, record["loss"])
 
 
 class EnsembleHistory(list):
@@ -151,7 +175,8 @@ class EnsembleHistory(list):
             own = jax.tree.map(lambda leaf, i=i: leaf[i], jax.device_get(_numbers(state)))
             status = Status(int(own[0]))
             reason = stopped if status == Status.RUNNING else REASONS[status]
-            history.report = _report(own, reason, seconds, resumed)
+            falling = reason == "max_epochs" and still_falling(history.judged_losses())
+            history.report = replace(_report(own, reason, seconds, resumed), falling=falling)
 
     @property
     def done(self) -> int:
@@ -163,7 +188,11 @@ class EnsembleHistory(list):
         """The means over members of their last losses."""
         return {name: statistics.fmean(h[name][-1] for h in self) for name in self[0].latest}
 
-    def add(self, state: TrainState, losses: Float[Array, "members epochs 2"]) -> None:
+    def judged_losses(self) -> list[float]:
+        """The means over members, as long as all go on."""
+        return [statistics.fmean(each) for each in zip(*(history.judged_losses() for history in self), strict=False)]
+
+    def add(self, state: TrainState, losses: Float[Array, "members epochs 3"]) -> None:
         """Add what a dispatch ran."""
         values, epochs = jax.device_get((losses, state.epoch))
         for history, own, epoch in zip(self, values, epochs.tolist(), strict=True):
@@ -187,6 +216,33 @@ REASONS = {
     Status.OUT_OF_STEPS: "max_steps",
     **dict.fromkeys(FAILURES, "non-finite"),
 }
+
+
+# Of fewer losses a trend cannot be told from noise; and how much, in nats, a last quarter must gain to be worth a word.
+_FEWEST = 8
+_GAIN = 0.02
+
+
+def still_falling(losses: list[float]) -> bool:
+    """Whether the last quarter of the losses falls, by a straight line, by more than its noise explains.
+
+    Of a handful of losses, whether the last one is the lowest.
+    """
+    values = np.asarray(losses, float)
+    if len(values) < 2 or not np.isfinite(values).all():
+        return False
+    if len(values) < _FEWEST:
+        return bool(values[-1] < values[:-1].min())
+    last = values[-max(len(values) // 4, 4) :]
+    steps = np.arange(len(last)) - (len(last) - 1) / 2
+    slope = (steps @ last) / (steps @ steps)
+    noise = np.sqrt(np.square(last - last.mean() - slope * steps).sum() / (len(last) - 2) / (steps @ steps))
+    return bool(slope < -4 * noise and -slope * len(last) > _GAIN)
+
+
+def rose(first: float, now: float, room: float = 1.0) -> bool:
+    """Whether a loss is above the one of the first batch by more than these differ by chance."""
+    return math.isfinite(first) and now > first + max(room, room * abs(first) / 10)
 
 
 def report_of(state: TrainState, stopped: str, seconds: float, resumed: bool) -> FitReport:

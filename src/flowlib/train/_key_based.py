@@ -3,6 +3,7 @@
 import inspect
 import math
 import os
+import statistics
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal, TypeVar
@@ -15,6 +16,8 @@ import optax
 from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
 from flowlib._arrays import check_count, check_key
+from flowlib._programs import PROGRAMS
+from flowlib._warn import warn_user
 from flowlib.distributions import AbstractDistribution
 from flowlib.train._arguments import check_flags, check_loss
 from flowlib.train._culprit import culprit
@@ -29,6 +32,9 @@ from flowlib.train._state import FAILURES, Descent, Status, combined, initial_st
 from flowlib.train._steps import MAX_STEPS, StepProblem, run_steps
 
 T = TypeVar("T")
+
+# So many of the last losses say where a fit has ended.
+_FEW = 10
 
 
 def fit_to_key_based_loss(
@@ -197,6 +203,7 @@ def _check_options(options: dict[str, Any]) -> None:
 
 
 def _fit(key, tree, loss_fn, steps, descent, host, smoothing, return_best, show_progress):
+    PROGRAMS.release()
     key, steps = check_key(key), check_count(steps, "steps", 0)
     params, static = trainable_half(tree)
     judged = return_best or int(descent.limits.patience_steps) < NO_LIMIT
@@ -240,10 +247,16 @@ def _fit(key, tree, loss_fn, steps, descent, host, smoothing, return_best, show_
         )
     elif history.report.stopped == "interrupted":
         warn_of_interrupt(f"{len(history)} steps")
+    elif len(history) >= 2 * _FEW and (last := statistics.median(history[-_FEW:])) > history[0] + max(
+        10, abs(history[0])
+    ):
+        # Single losses of a random key differ much; these differ more.
+        warn_user(
+            f"The loss was {history[0]:.6g} at first and is {last:.6g} at the end. The "
+            "learning rate is probably too large: try a tenth of it, or return_best=True."
+        )
     fitted = combined(static, state.best_params if return_best else state.judged)
-    if loop.failure is not None:
-        loop.failure.fitted, loop.failure.losses = fitted, history
-        raise loop.failure
+    loop.raise_failure(fitted)
     return fitted, history
 
 

@@ -12,9 +12,12 @@ from jaxtyping import Array
 
 from flowlib._arrays import check_count, default_float
 from flowlib.train._checkpoint import Checkpoints
+from flowlib.train._checkpoint_plan import CheckpointPlan
 from flowlib.train._fingerprint import fingerprint
-from flowlib.train._loop import Callback, CheckpointPlan
+from flowlib.train._lock import DirectoryLock
+from flowlib.train._loop import Callback
 from flowlib.train._processes import ALONE, Processes
+from flowlib.train._settings import Moments
 from flowlib.train._state import Limits
 
 NO_LIMIT = 2**31 - 1
@@ -34,9 +37,17 @@ class HostOptions(NamedTuple):
         """The checkpoints of a fit with such settings, which are told by their fingerprints."""
         if self.checkpoint is None:
             return None
-        prints = {name: fingerprint(value) for name, value in settings.items()}
-        store = Checkpoints(self.checkpoint, keep=self.checkpoint_keep, settings=prints, writes=processes.index == 0)
-        return CheckpointPlan(store, self.checkpoint_every, self.checkpoint_errors, constant)
+        moments = next((value for value in settings.values() if isinstance(value, Moments)), None)
+        prints = {name: fingerprint(value) for name, value in settings.items() if value is not moments or value is None}
+        writes = processes.index == 0
+        lock = DirectoryLock(self.checkpoint) if writes else None
+        try:
+            store = Checkpoints(self.checkpoint, keep=self.checkpoint_keep, settings=prints, writes=writes)
+        except BaseException:
+            if lock is not None:
+                lock.release()
+            raise
+        return CheckpointPlan(store, self.checkpoint_every, self.checkpoint_errors, constant, lock, moments)
 
 
 def check_host_options(
@@ -57,7 +68,7 @@ def check_host_options(
     return HostOptions(
         check_number(math.inf if max_seconds is None else max_seconds, "max_seconds"),
         callbacks,
-        None if checkpoint is None else os.fspath(checkpoint),
+        None if checkpoint is None else _directory(checkpoint),
         check_count(every, "checkpoint_every"),
         check_count(keep, "checkpoint_keep"),
         errors,
@@ -115,6 +126,13 @@ def check_number(value: Any, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not value >= 0:
         raise ValueError(f"{name} must be a number of at least 0, got {value!r}.")
     return float(value)
+
+
+def _directory(path):
+    path = os.fsdecode(path)
+    if not path.strip():
+        raise ValueError(f"checkpoint must name a directory, got {path!r}. Leave it out for a fit without.")
+    return path
 
 
 def _limit(value, name):

@@ -40,6 +40,7 @@ class FitPlan:
         longest: the most epochs in a dispatch.
         sample: rows to look for faults with: all there are, or some.
         steps_per_epoch: None if that is not known.
+        start: the trainable leaves as they are before the fit, which gives up those of `state`.
     """
 
     static: Any
@@ -50,3 +51,4 @@ class FitPlan:
     longest: int
     sample: tuple[Array, ...]
     steps_per_epoch: int | None
+    start: Any

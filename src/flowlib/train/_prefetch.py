@@ -12,6 +12,12 @@ T = TypeVar("T")
 _END = object()
 # Seconds until a thread looks again whether it is still wanted, and until the caller is asked whether to go on.
 _LOOK = 0.1
+# Seconds that a thread is waited for at the end: one whose item does not come may never end.
+_PATIENCE = 0.5
+
+
+class _UnwantedError(Exception):
+    """Ends the thread: nobody waits for what it makes."""
 
 
 def prefetched(
@@ -23,7 +29,7 @@ def prefetched(
     """What `make` gives for these items, made on another thread, at most so many ahead; an exception there is raised.
 
     Where nothing is ready and `cut()` is true, None is given last. At the end, and when this generator is closed, the
-    thread has ended: it takes no item more after the one that it is waiting for.
+    thread has ended, but for one that waits for an item: it ends when that comes, and takes no more.
     """
     ready: queue.Queue = queue.Queue(ahead)
     closed = threading.Event()
@@ -33,7 +39,7 @@ def prefetched(
     def wanted():
         for item in items:
             if closed.is_set():
-                return
+                raise _UnwantedError
             yield item
 
     def give(item):
@@ -73,4 +79,4 @@ def prefetched(
             yield made
     finally:
         closed.set()
-        thread.join()
+        thread.join(_PATIENCE)

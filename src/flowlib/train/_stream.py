@@ -1,6 +1,7 @@
 """Epochs over batches that come from the host: several batches a dispatch, and more of them on their way."""
 
 import itertools
+import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from functools import partial
@@ -15,6 +16,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from flowlib._arrays import default_float
 from flowlib.train._epochs import batch_loss, settled, taken
+from flowlib.train._loop import BrokenOffError
 from flowlib.train._losses import AbstractRowLoss
 from flowlib.train._mesh import Layout
 from flowlib.train._prefetch import prefetched
@@ -24,6 +26,8 @@ from flowlib.train._state import Descent, TrainState, epoch_key, judge, validati
 
 # The most batches, and about the most bytes, in a chunk: what goes to the device at once.
 _CHUNK, _BYTES = 64, 2**24
+# Seconds that a fit which is to end waits for a batch of `val_data`.
+_LONG = 1.0
 
 # The arrays and the weights of a batch, checked and cast.
 Prepared = tuple[tuple[np.ndarray, ...], np.ndarray | None]
@@ -56,13 +60,16 @@ class Totals(eqx.Module):
     tried: Float[Array, " 2"]
     good: Float[Array, " 2"]
     steps: Int[Array, ""]
+    # The loss of the first batch, before any step of the epoch.
+    first: Float[Array, ""]
 
-    def __init__(self, tried=None, good=None, steps=None):
+    def __init__(self, tried=None, good=None, steps=None, first=None):
         # By way of NumPy: compiles nothing.
         zeros = np.zeros(2, default_float())
         self.tried = jnp.array(zeros) if tried is None else tried
         self.good = jnp.array(zeros) if good is None else good
         self.steps = jnp.asarray(np.zeros((), np.int32)) if steps is None else steps
+        self.first = jnp.array(np.zeros((), default_float())) if first is None else first
 
 
 def chunks(
@@ -137,7 +144,10 @@ def run_chunk(
         loss_fn, rows = _loss_of_batch(problem, chunk, i, jr.fold_in(key, totals.steps))
         state, (loss, good, last) = taken(problem.descent.advance, state, loss_fn)
         totals = Totals(
-            _plus(totals.tried, loss, rows, good | last), _plus(totals.good, loss, rows, good), totals.steps + 1
+            _plus(totals.tried, loss, rows, good | last),
+            _plus(totals.good, loss, rows, good),
+            totals.steps + 1,
+            jnp.where(totals.steps == 0, loss, totals.first),
         )
         return i + 1, settled(problem.layout, state), totals
 
@@ -152,7 +162,7 @@ def validate_chunk(problem: StreamProblem, chunk: Chunk, params: Any, key: PRNGK
     def evaluate(i, totals):
         loss_fn, rows = _loss_of_batch(problem, chunk, i, jr.fold_in(key, totals.steps))
         good = _plus(totals.good, loss_fn(params).astype(default_float()), rows, True)
-        return Totals(totals.tried, good, totals.steps + 1)
+        return Totals(totals.tried, good, totals.steps + 1, totals.first)
 
     return settled(problem.layout, jax.lax.fori_loop(0, chunk.n, evaluate, totals))
 
@@ -160,14 +170,14 @@ def validate_chunk(problem: StreamProblem, chunk: Chunk, params: Any, key: PRNGK
 @eqx.filter_jit
 def finish_epoch(
     problem: StreamProblem, state: TrainState, totals: Totals, validation: Totals | None, first_step: Int[Array, ""]
-) -> tuple[TrainState, Float[Array, "1 2"]]:
+) -> tuple[TrainState, Float[Array, "1 3"]]:
     """The state after an epoch, and its training and validation loss."""
     train_loss, judged = _mean(totals.tried), _mean(totals.good)
     val_loss = jnp.zeros((), judged.dtype)
     if validation is not None:
         judged = val_loss = _mean(validation.good)
     state = judge(state, problem.descent.limits, judged, first_step)
-    return settled(problem.layout, (state, jnp.stack([train_loss, val_loss])[None]))
+    return settled(problem.layout, (state, jnp.stack([train_loss, val_loss, totals.first])[None]))
 
 
 class StreamEpochs:
@@ -176,16 +186,25 @@ class StreamEpochs:
     def __init__(self, problem: StreamProblem, train: Any, val: Any, prepare: Callable):
         self._problem, self._train, self._val, self._prepare = problem, train, val, prepare
         self._layout = problem.layout
+        # The state as it is in the midst of an epoch.
+        self._reached: TrainState | None = None
         self._processes = ALONE if self._layout is None else self._layout.processes
 
     def __call__(
         self, epochs: int, state: TrainState, cut: Callable[[], bool]
     ) -> tuple[TrainState, Array | None, bool]:
         """Run one epoch, or less of it once `cut()` is true; no losses if there was no batch."""
-        problem, number = self._problem, int(state.epoch)
+        number = int(state.epoch)
         # A copy: the state is given up.
         first_step = np.array(state.step)
         first_step = jnp.asarray(first_step) if self._layout is None else self._layout.replicated(first_step)
+        try:
+            return self._epoch(number, state, first_step, cut)
+        except BaseException as error:
+            raise BrokenOffError(state if self._reached is None else self._reached, error) from None
+
+    def _epoch(self, number, state, first_step, cut):
+        problem, self._reached = self._problem, state
         totals, any_batch, whole = self._no_totals(), False, False
         with closing(self._ready(self._train.epoch(number), "data", cut)) as ready:
             for made in ready:
@@ -194,6 +213,7 @@ class StreamEpochs:
                 chunk, whole = made
                 any_batch = True
                 state, totals = run_chunk((problem, chunk), state, totals)
+                self._reached = state
                 # Waits until the device is done.
                 if not bool(state.running):
                     whole = True
@@ -204,14 +224,22 @@ class StreamEpochs:
                 whole = True
         if not any_batch:
             return state, None, whole
-        return *finish_epoch(problem, state, totals, self._validate(state), first_step), whole
+        validation = None
+        if self._val is not None:
+            validation = self._validate(state, _Blocked(cut))
+            if validation is None:
+                return state, None, False
+        return *finish_epoch(problem, state, totals, validation, first_step), whole
 
-    def _validate(self, state):
-        if self._val is None:
-            return None
+    def _validate(self, state, blocked):
+        """The totals over `val_data`; None if these do not come, and the fit is to end."""
         totals, key = self._no_totals(), _validation_key(state)
-        with closing(self._ready(self._val.epoch(0), "val_data", lambda: False)) as ready:
-            for chunk, _ in filter(None, ready):
+        with closing(self._ready(self._val.epoch(0), "val_data", blocked)) as ready:
+            for made in ready:
+                blocked.wait_anew()
+                if made is None:
+                    return None
+                chunk, _ = made
                 totals = validate_chunk(self._problem, chunk, state.judged, key, totals)
         return totals
 
@@ -224,7 +252,22 @@ class StreamEpochs:
         )
         if self._processes.count == 1:
             return prefetched(batches, make, cut)
+        cut = (lambda: False) if isinstance(cut, _Blocked) else cut
         return _in_step(prefetched(batches, make), of, cut, self._processes)
+
+
+class _Blocked:
+    """Whether the fit is to end and a batch has been waited for long all the same: an epoch that was cut is judged."""
+
+    def __init__(self, cut: Callable[[], bool]):
+        self._cut, self._since = cut, time.monotonic()
+
+    def wait_anew(self) -> None:
+        """A batch has come."""
+        self._since = time.monotonic()
+
+    def __call__(self) -> bool:
+        return self._cut() and time.monotonic() - self._since > _LONG
 
 
 def _in_step(ready: Any, of: str, cut: Callable[[], bool], processes: Processes) -> Generator[Any, None, None]:
