@@ -35,7 +35,7 @@ def test_a_member_that_made_it_worse_is_as_it_began():
             ROWS,
             members=2,
             standardise=False,
-            **(KWARGS | {"batch_size": 300, "max_epochs": 1}),
+            **{**KWARGS, "batch_size": 300, "max_epochs": 1},
         )
     np.testing.assert_allclose(mixture.log_prob(ROWS), gaussian().log_prob(ROWS), rtol=1e-5)
 
