@@ -12,7 +12,11 @@ class NonFiniteWarning(UserWarning):
 
 
 class DataWarning(UserWarning):
-    """Training data look unusual: constant or equal columns, a single row, perhaps rows and columns exchanged."""
+    """Training data look unusual.
+
+    Constant or equal columns, a single row, perhaps rows and columns exchanged; columns with one value in many rows, or
+    rounded to a step; columns that lose their scale in the precision of the fit.
+    """
 
 
 class FileFormatError(ValueError):

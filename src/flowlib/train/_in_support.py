@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool
 
 from flowlib._array_name import ArrayName, cell
 from flowlib._module import unwrap_own
-from flowlib.distributions import AbstractSampler
+from flowlib.distributions import AbstractDistribution, AbstractSampler
 from flowlib.support import Interval, Positive, Real, Subset, Support
 from flowlib.train._data_checks import listed
 
@@ -27,6 +27,10 @@ def check_in_support(dist: Any, x: Any, name: ArrayName | str = "x") -> None:
         return
     inside, moved = map(np.asarray, _guarded(dist, jnp.asarray(x)))
     if inside.all():
+        # Ends that are members may have the density 0, or an infinite one.
+        moved = _at_ends(support, np.asarray(x))
+        inside = _finite_density(dist, x, np.any(moved.reshape(len(x), -1), axis=1))
+    if inside.all():
         return
     rows = np.flatnonzero(~inside)
     row = int(rows[0])
@@ -37,12 +41,29 @@ def check_in_support(dist: Any, x: Any, name: ArrayName | str = "x") -> None:
     got = f"{value:.7g}" if value.ndim == 0 else np.array2string(value, precision=6, threshold=8)
     kind = (support.within if isinstance(support, Subset) else support).kind
     kind = "" if kind == "unknown" else f" ({kind})"
-    is_zero = value.ndim == 0 and value == 0
-    hint = " A zero has no density there: leave such rows out, or add a little noise." if is_zero else ""
+    at_end = value.ndim == 0 and _at_ends(support, np.asarray(x))[index]
+    hint = " An end has no finite density: leave such rows out, or add a little noise." if at_end else ""
     raise ValueError(
         f"{name} expected rows in the support{kind} of {type(dist).__name__}, got {got} at {cell(index, name)} "
         f"(counted from zero); {len(rows)} of {len(x)} rows are outside, {listed(rows.tolist(), 'row')}.{hint}"
     )
+
+
+def _at_ends(support: Support, x: np.ndarray) -> np.ndarray:
+    """Which numbers are ends of a support that has such."""
+    if isinstance(support, Positive):
+        return x == 0
+    if isinstance(support, Interval):
+        return (x == np.asarray(support.lower, x.dtype)) | (x == np.asarray(support.upper, x.dtype))
+    return np.zeros(x.shape, bool)
+
+
+def _finite_density(dist: AbstractSampler, x: Any, some: Any) -> np.ndarray:
+    """Whether the density is neither 0 nor infinite, looked at in `some` of the rows, where that needs no condition."""
+    found = np.ones(len(x), bool)
+    if some.any() and isinstance(dist, AbstractDistribution) and dist.cond_shape is None:
+        found[some] = ~np.isinf(np.asarray(dist.log_prob(np.asarray(x)[some])))
+    return found
 
 
 def _all_inside(support: Support, x: np.ndarray) -> bool:
