@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import sklearn.datasets
 
-from flowlib.distributions import Joint, Normal, Quantized
+from flowlib.distributions import Joint, Normal, Quantized, with_support
 from flowlib.errors import DataWarning
 from flowlib.support import Integers
 from flowlib.train import fit_ensemble_to_data, fit_to_data
@@ -90,8 +90,8 @@ def test_floats_give_no_false_alarm(x):
 def test_the_columns_of_a_table_are_named_and_plain_families_have_no_spikes():
     bunch: Any = sklearn.datasets.load_wine(as_frame=True)
     wine = bunch.data[["magnesium", "alcalinity_of_ash"]]
-    assert said(fit_to_data, jr.key(0), Normal(jnp.zeros(2), 1.0), wine, **OPTIONS) == []
-    told = said(fit_to_data, jr.key(0), gaussian(), wine, **OPTIONS)
+    assert said(fit_to_data, jr.key(0), Normal(jnp.array([100.0, 20.0]), jnp.array([15.0, 3.0])), wine, **OPTIONS) == []
+    told = said(fit_to_data, jr.key(0), with_support(gaussian()), wine, **OPTIONS)
     assert len(told) == 2
     assert told[0].startswith('x has whole numbers in column 0 ("magnesium") (')
     assert told[1].startswith('x is rounded in column 1 ("alcalinity_of_ash") (steps of 0.1, ')
@@ -109,7 +109,7 @@ def test_whole_numbers_that_are_told_are_not_told_again(key, rows):
 
 
 def test_an_ensemble_says_it_once(key):
-    told = said(fit_ensemble_to_data, key, lambda key: gaussian(), second(HALF), members=2, **OPTIONS)
+    told = said(fit_ensemble_to_data, key, lambda key: with_support(gaussian()), second(HALF), members=2, **OPTIONS)
     assert ["0 in 50%" in message for message in told] == [True]
 
 
@@ -172,7 +172,7 @@ def test_a_scale_that_float32_keeps_is_not_told(x):
 @NARROW
 @pytest.mark.parametrize("rows", [lambda x: x, lambda x: [(x,)], lambda x: pd.DataFrame(x)])
 def test_a_lost_scale_is_told_once_and_is_not_called_constant(key, rows):
-    (told,) = said(fit_to_data, key, gaussian(), rows(Z + [0, 1e8]), **OPTIONS)
+    (told,) = said(fit_to_data, key, with_support(gaussian()), rows(Z + [0, 1e8]), **OPTIONS)
     assert "loses its scale in float32, in column 1" in told
 
 

@@ -17,6 +17,7 @@ from flowlib.distributions import (
     Quantized,
     StandardNormal,
     Truncated,
+    VonMises,
 )
 from flowlib.flows import sphere_flow
 from flowlib.train import fit_to_data
@@ -93,3 +94,9 @@ def test_flows_on_the_real_line_compile_nothing_for_it(key, compiles):
     with compiles.expect_none():
         check_in_support(real, x)
         check_in_support(positive, x)
+
+
+def test_an_angle_in_another_turn_is_inside(key):
+    x = np.random.default_rng(5).vonmises(3.0, 4.0, 60) % (2 * np.pi)
+    fitted, _ = fit_to_data(key, VonMises(jnp.zeros(()), jnp.ones(())), x, max_epochs=1, show_progress=False)
+    np.testing.assert_allclose(fitted.log_prob(x), fitted.log_prob(x - 2 * np.pi), rtol=1e-4)

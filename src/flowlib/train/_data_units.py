@@ -24,7 +24,7 @@ from flowlib.train._data_checks import listed
 from flowlib.train._moments import as_float64, moments
 from flowlib.train._support_by_name import support_of_columns
 from flowlib.train._support_checks import check_inside
-from flowlib.train._unit_checks import remark_kept_units, remark_raw_numbers
+from flowlib.train._unit_checks import remark_kept_units
 from flowlib.train._whole_numbers import check_whole, in_cells, middles
 
 Standardise = bool | Literal["again"]
@@ -55,6 +55,8 @@ class Filler(NamedTuple):
 
     support: Any
     values: UnitValues
+    # Whether units were asked for that the distribution does not have.
+    as_it_is: bool = False
 
     def __call__(self, dist: Any) -> Any:
         """The distribution in the units of the data."""
@@ -120,9 +122,7 @@ def unit_filler(
     check_support(dist, arrays[0], name)
     units = _units_of(dist)
     if units is None:
-        if standardise:
-            remark_raw_numbers(dist, arrays, weights, name)
-        return Filler(support, UnitValues())
+        return Filler(support, UnitValues(), as_it_is=bool(standardise))
     inner = dist
     if isinstance(dist, Dequantized):
         arrays, inner = (in_cells(dist, arrays[0]), *arrays[1:]), dist.dist

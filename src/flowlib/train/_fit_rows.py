@@ -86,7 +86,7 @@ def rows_in_units(given: Given) -> tuple[Rows, Filler, Any, tuple[Array, ...]]:
         if by_row and len(part):
             check_in_support(dist, part, own)
     if by_row:
-        remark(dist, rows.looked)
+        remark(dist, rows.looked, as_it_is=fill.as_it_is)
     return rows, fill, dist, arrays
 
 

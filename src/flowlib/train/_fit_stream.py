@@ -91,10 +91,11 @@ def prepare_stream(key: PRNGKeyArray, given: Given, descent: Descent, layout: La
     if isinstance(loss_fn, AbstractRowLoss):
         loss_fn.check(dist, *first)
     # `prepare` sees it from here on.
-    dist = given.units(dist, looked.full, looked.weights, name=looked.names[0])(dist)
+    fill = given.units(dist, looked.full, looked.weights, name=looked.names[0])
+    dist = fill(dist)
     if isinstance(loss_fn, AbstractRowLoss):
         check_in_support(dist, wrap_circular(dist, looked.arrays[0]), looked.names[0])
-        remark(dist, looked)
+        remark(dist, looked, as_it_is=fill.as_it_is)
     params, static = trainable_half(dist)
     if layout is not None:
         params, key = layout.placed(params), layout.replicated(key)

@@ -81,7 +81,7 @@ def _all_inside(support: Support, x: np.ndarray) -> bool:
 @eqx.filter_jit
 def _guarded(dist: AbstractSampler, x: Array) -> tuple[Bool[Array, " rows"], Bool[Array, "rows *event"]]:
     """Whether each row is inside, and which of its numbers are replaced in the density, if it is not."""
-    is_nan = jnp.isnan(x)
-    x = jnp.where(is_nan, jnp.inf, x)
-    safe, inside = jax.vmap(unwrap_own(dist).support.guard)(x)
+    is_nan, support = jnp.isnan(x), unwrap_own(dist).support
+    x = jnp.where(is_nan, jnp.inf, jax.vmap(support.in_range)(x))
+    safe, inside = jax.vmap(support.guard)(x)
     return inside | is_nan.any(axis=tuple(range(1, x.ndim))), safe != x

@@ -14,6 +14,7 @@ from flowlib.train._lost_digits import check_digits
 from flowlib.train._outside_splines import outside_splines
 from flowlib.train._repeated_values import check_repeats
 from flowlib.train._rows import Looked
+from flowlib.train._unit_checks import remark_raw_numbers
 from flowlib.train._whole_numbers import whole_columns
 
 # Of standardised normal values one in four hundred is beyond 3, of logistic ones (uniform ones on their support) nine
@@ -21,8 +22,11 @@ from flowlib.train._whole_numbers import whole_columns
 _TOLERATED = 0.02
 
 
-def remark(dist: Any, rows: Looked) -> None:
-    """Warn of columns that no density fits, or that lose their digits, and of rows where transformers are straight."""
+def remark(dist: Any, rows: Looked, *, as_it_is: bool = False) -> None:
+    """Warn of columns that no density fits, or that lose their digits, and of rows where transformers are straight.
+
+    Of a distribution that is fitted as it is, without units, warn too of rows that are far from it.
+    """
     if not isinstance(dist, AbstractSampler) or rows.arrays[0].shape[1:] != dist.shape:
         return
     rows = rows.counted()
@@ -33,6 +37,8 @@ def remark(dist: Any, rows: Looked) -> None:
         check_columns(*full, names=rows.names)
     if _can_have_spikes(dist):
         check_repeats(full[0], whole_columns(dist) | lost[0], rows.names[0])
+    if as_it_is:
+        remark_raw_numbers(dist, full, rows.names[0])
     found = outside_splines(dist, full[0])
     # With room for chance: a column that is no more often outside than this is not told from one that is.
     tolerated = 0 if found is None else _TOLERATED * found.total + 3 * math.sqrt(_TOLERATED * found.total)

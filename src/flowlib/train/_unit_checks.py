@@ -1,5 +1,6 @@
 """Rows that the units of a flow do not suit, or the parameters of a distribution that has no units."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax.random as jr
@@ -13,8 +14,10 @@ from flowlib.errors import DataWarning
 from flowlib.support import Real
 from flowlib.train._data_checks import listed
 
-# What suits: locations so many scales apart, and scales that differ by such a factor.
-_APART, _FACTOR = 3.0, 3.0
+# What units suit: locations so many scales apart, and scales that differ by such a factor.
+_SUITS = 3.0, 3.0
+# What is near a distribution that has no units, whose scale may be learnt.
+_NEAR = 5.0, 10.0
 # Of fewer rows, location and scale are known too badly to say.
 _FEWEST = 10
 # Draws that tell where a distribution without units lies.
@@ -38,7 +41,7 @@ def remark_kept_units(
         chosen: the columns that have units.
     """
     kept_location, kept_scale = np.asarray(peel(kept[0])), np.exp(np.asarray(peel(kept[1])))
-    off = _far((kept_location, kept_scale), found, x) & chosen
+    off = _far((kept_location, kept_scale), found, x, _SUITS) & chosen
     if len(x) < _FEWEST or not off.any():
         return
     columns, first = _named(off, name)
@@ -51,23 +54,21 @@ def remark_kept_units(
     )
 
 
-def remark_raw_numbers(
-    dist: Any, arrays: tuple[Any, ...], weights: np.ndarray | None, name: str | ArrayName = "x"
-) -> None:
+def remark_raw_numbers(dist: Any, arrays: Sequence[Any], name: str | ArrayName = "x") -> None:
     """Warn of columns that are far from where a distribution without units lies, if they are no standardised ones."""
     node, x = peel(dist), np.asarray(arrays[0])
     if not isinstance(node, AbstractDistribution) or len(x) < _FEWEST:
         return
-    found = _middle_and_spread(x if weights is None else x[weights > 0])
+    found = _middle_and_spread(x)
     standard = np.zeros(x.shape[1:]), np.ones(x.shape[1:])
-    if not _far(standard, found, x).any():
+    if not _far(standard, found, x, _NEAR).any():
         return
     condition = None
     if node.cond_shape is not None:
         condition = arrays[1][np.linspace(0, len(x) - 1, _DRAWS).astype(int)]
     shape = _DRAWS if condition is None else ()
     lies = _middle_and_spread(np.asarray(dist.sample(jr.key(0), shape, condition), np.float64))
-    off = _far(lies, found, x)
+    off = _far(lies, found, x, _NEAR)
     if not off.any():
         return
     columns, first = _named(off, name)
@@ -91,14 +92,14 @@ def _middle_and_spread(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return middle, np.where(spread > 0, spread, values.std(axis=0))
 
 
-def _far(kept, found, x):
+def _far(kept, found, x, limits):
     """Which columns are far from where they should be; of constant ones the location alone counts."""
-    (kept_location, kept_scale), (location, scale) = kept, found
+    (kept_location, kept_scale), (location, scale), (most, factor) = kept, found, limits
     varies = np.ptp(x, axis=0) > 0 if len(x) else np.zeros(x.shape[1:], bool)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        apart = abs(location - kept_location) > _APART * np.maximum(kept_scale, 0)
+        apart = abs(location - kept_location) > most * np.maximum(kept_scale, 0)
         ratio = scale / kept_scale
-    return np.asarray(apart | (varies & ~((ratio <= _FACTOR) & (ratio >= 1 / _FACTOR))))
+    return np.asarray(apart | (varies & ~((ratio <= factor) & (ratio >= 1 / factor))))
 
 
 def _named(off, name):
