@@ -78,7 +78,7 @@ def test_a_base_learns_the_tails_of_each_dimension():
     rng = np.random.default_rng(0)
     x = np.stack([rng.standard_t(1.5, size=600), rng.normal(size=600)], 1)
     base = dst.StudentT(jnp.full(2, 5.0))
-    flow = dst.Transformed(base, bij.Affine(np.zeros(2), np.ones(2)))
+    flow = dst.with_support(dst.Transformed(base, bij.Affine(np.zeros(2), np.ones(2))))
     fitted, _ = fit_to_data(
         jr.key(0), flow, x, max_epochs=60, batch_size=100, learning_rate=0.05, val_prop=0.0, show_progress=False
     )

@@ -43,7 +43,7 @@ def test_programs_are_released_when_maps_are_many(kind, monkeypatch, compiles):
     before = compiles.compiled
     fit(kind, 31)
     assert compiles.compiled > before
-    assert programs._left == 1
+    assert _programs.count_maps() < count + 1000
 
 
 @pytest.mark.skipif(not _programs.count_maps(), reason="this system does not count memory maps")
