@@ -80,10 +80,9 @@ def test_constructors_and_directions_under_rank_promotion():
         for flow in (
             flows.neural_spline_flow(KEY, base_dist=BASE, flow_layers=1, nn_width=3, gradient="rebuild"),
             flows.block_neural_autoregressive_flow(KEY, base_dist=BASE, nn_block_dim=2),
-            flows.neural_autoregressive_flow(KEY, base_dist=BASE, flow_layers=1, nn_width=3),
             flows.circular_spline_flow(KEY, dim=2, flow_layers=1, nn_width=3),
             flows.simplex_flow(KEY, dim=3, flow_layers=1, nn_width=3),
-            flows.residual_flow(KEY, base_dist=BASE, flow_layers=1, nn_width=3),
+            dst.Transformed(BASE, bij.MonotoneNetwork(2, 1, (2,))),
             flows.glow(KEY, shape=(1, 4, 4), n_levels=1, n_steps=1, nn_width=3),
             dst.Transformed(BASE, bij.BlockAutoregressiveNetwork(KEY, dim=2, depth=1, block_dim=2)),
             dst.VmapMixture(eqx.filter_vmap(dst.Exponential)(jnp.ones((3, 2))), jnp.ones(3)),
