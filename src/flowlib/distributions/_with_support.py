@@ -32,6 +32,16 @@ def with_support(dist: Any, support: Any = "real") -> Any:
         TypeError: if `dist` is not over the real line, or `support` is none.
         ValueError: if the units of `dist` have been set by a fit to data of another support, or `support` does not suit
             its shape.
+
+    Example:
+        ```python
+        import jax.numpy as jnp
+        from flowlib.bijections import Affine
+        from flowlib.distributions import StandardNormal, Transformed, with_support
+
+        model = Transformed(StandardNormal((2,)), Affine(jnp.zeros(2), jnp.ones(2)))
+        prices = with_support(model, ["positive", (0, 1)])
+        ```
     """
     if isinstance(dist, Dequantized):
         box, whole = as_cells(support, dist.shape)
