@@ -1,6 +1,7 @@
 """A bijection of standardised values, in the units of the data."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike
 
-from flowlib._arrays import check_positive, check_values, is_concrete, real_array
+from flowlib._arrays import cast_floats, check_positive, check_values, float_dtype, is_concrete, promoted, real_array
 from flowlib._box import as_box
 from flowlib._module import check_condition, peel
 from flowlib.bijections._bijection import (
@@ -110,14 +111,27 @@ class InDataUnits(AbstractBijection):
         *,
         to_data: AbstractBijection | None = None,
         columns: Sequence[bool] | bool = True,
+        dtype: Any = None,
     ) -> "InDataUnits":
-        """A bijection in units that a first fit sets, those of its conditions too; arguments as of the class."""
+        """A bijection in units that a first fit sets, those of its conditions too.
+
+        Args:
+            bijection: as of the class.
+            to_data: likewise.
+            columns: likewise.
+            dtype: of the units. Defaults to that of the bijection, but no half precision, which would round the data.
+        """
         conditional = peel(bijection).cond_shape is not None
+        dtype = promoted(float_dtype(bijection) if dtype is None else dtype, jnp.float32)
+        zero, one = np.zeros((), dtype), np.ones((), dtype)
         return cls(
             bijection,
-            to_data=to_data,
+            zero,
+            one,
+            cond_location=zero if conditional else None,
+            cond_scale=one if conditional else None,
+            to_data=cast_floats(to_data, dtype),
             columns=columns,
-            cond_location=0.0 if conditional else None,
             labels=conditional and _embeds(bijection),
         )
 

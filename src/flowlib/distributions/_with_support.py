@@ -4,6 +4,7 @@ from typing import Any
 
 import equinox as eqx
 
+from flowlib._arrays import cast_floats, float_dtype
 from flowlib._box import as_cells, is_real
 from flowlib._module import peel
 from flowlib.bijections import InDataUnits, ToSupport
@@ -64,7 +65,7 @@ def _on_box(dist: Any, box: Box) -> Any:
             raise TypeError(
                 f"support expected a Transformed over the real line, got {type(peel(dist)).__name__}{kind}."
             )
-        around = InDataUnits.unset(dist.bijection, to_data=_to_data(box, dist.shape))
+        around = InDataUnits.unset(dist.bijection, to_data=_to_data(box, dist.shape), dtype=float_dtype(dist))
         return eqx.tree_at(lambda dist: dist.bijection, dist, around)
     have = units.box
     if have == box:
@@ -78,7 +79,8 @@ def _on_box(dist: Any, box: Box) -> Any:
             f"support expected a base over the real line, got {type(peel(dist.base_dist)).__name__} "
             f"of {peel(dist.base_dist).support.kind} support."
         )
-    return eqx.tree_at(_placed, dist, _to_data(box, units.out_shape), is_leaf=lambda node: node is None)
+    to_data = cast_floats(_to_data(box, units.out_shape), peel(units.location).dtype)
+    return eqx.tree_at(_placed, dist, to_data, is_leaf=lambda node: node is None)
 
 
 def _placed(dist: Any) -> Any:

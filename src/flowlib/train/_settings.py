@@ -78,7 +78,9 @@ _ENOUGH = 30
 def moments_of(array: Any) -> Moments:
     """Of the columns of an array of rows."""
     rows = np.asarray(array, float).reshape(len(array), -1)
-    return Moments(len(rows), rows.mean(axis=0).tolist(), rows.std(axis=0).tolist())
+    # Numbers near the largest float have no moments, which tells them apart too.
+    with np.errstate(over="ignore", invalid="ignore"):
+        return Moments(len(rows), rows.mean(axis=0).tolist(), rows.std(axis=0).tolist())
 
 
 # The names that messages have always used.
