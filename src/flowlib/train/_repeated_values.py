@@ -15,7 +15,7 @@ _LOOKED_AT = 2_000_000
 _MOST_COLUMNS = 512
 _FEWEST_ROWS, _MOST_ROWS = 20, 100_000
 # A value is a column's own, and no accident, where it has this share of the rows, and so many times those of another.
-_SHARE, _TIMES = 0.02, 10
+_SHARE, _TIMES = 0.05, 10
 # A step is told from the rounding of floats, to which values may have been cast, where it is so many times longer.
 _LONGER = 100
 
