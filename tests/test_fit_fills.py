@@ -262,6 +262,8 @@ def test_rows_of_another_scale_warn_with_the_column_and_again_sets_the_units_ane
     fit_to_data(key, once, (X, 2 * c), **NO_EPOCHS)
     with pytest.warns(DataWarning, match=r"condition does not suit.*in column 0"):
         fit_to_data(key, once, (X, c + 10), **NO_EPOCHS)
+    anew, _ = fit_to_data(key, once, (X, c + 10), standardise="again", **NO_EPOCHS)
+    np.testing.assert_allclose(cast(InDataUnits, anew.units).cond_location.tree, (c + 10).mean(0), rtol=1e-5)
 
 
 def test_a_file_without_units_is_refused_and_not_misread(key, tmp_path):

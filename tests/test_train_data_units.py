@@ -38,9 +38,10 @@ from flowlib.bijections import (
 )
 from flowlib.distributions import Normal, StandardNormal, Transformed, Uniform, with_support
 from flowlib.errors import DataWarning
-from flowlib.flows import coupling_flow, heavy_tailed_flow, triangular_spline_flow
+from flowlib.flows import coupling_flow, heavy_tailed_flow, neural_spline_flow, triangular_spline_flow
 from flowlib.parameters import count_parameters, freeze
 from flowlib.support import Box, Circle, Interval, Positive, Real
+from flowlib.train import fit_to_data
 from flowlib.train._data_checks import check_columns
 from flowlib.train._data_units import check_support, in_data_units, wrap_circular
 from flowlib.train._outside_splines import outside_splines
@@ -537,3 +538,30 @@ def test_units_can_be_stacked_and_change_shapes(key):
     np.testing.assert_allclose(outer.transform(np.ones(6)), np.full((2, 3), 3.0))
     make = eqx.filter_vmap(lambda k: InDataUnits(Affine(jr.normal(k, (2,))), jr.normal(k, (2,)), jnp.exp(jr.normal(k))))
     assert Scan(make(jr.split(key, 3))).transform(np.ones(2)).shape == (2,)
+
+
+@pytest.mark.parametrize("rows", [60, 234, 2000])
+def test_the_default_spline_flow_says_nothing_of_normal_and_uniform_rows(key, rows):
+    flow = neural_spline_flow(key, base_dist=StandardNormal((6,)), flow_layers=1, nn_width=4)
+    rng = np.random.default_rng(rows)
+    for _ in range(5):
+        fit_to_data(key, flow, rng.normal(size=(rows, 6)), max_epochs=0, show_progress=False)
+        fit_to_data(key, flow, rng.uniform(size=(rows, 6)), support=(0, 1), max_epochs=0, show_progress=False)
+
+
+def test_values_outside_of_splines_are_told_by_column_with_what_has_not_been_done(key):
+    flow = neural_spline_flow(key, base_dist=StandardNormal((2,)), flow_layers=1, nn_width=4)
+    x = np.random.default_rng(0).normal(size=(300, 2)) * [1.0, 30.0]
+    with pytest.warns(DataWarning, match=r"column 1 \(counted.*\(-4, 4\).*Standardise the data"):
+        fit_to_data(key, flow, x, standardise=False, max_epochs=0, show_progress=False)
+    # A twentieth of the rows far out, after the fit has standardised them.
+    x = np.random.default_rng(0).normal(size=(2000, 2))
+    x[::20, 0] += 100
+    with pytest.warns(DataWarning, match=r"column 0 \(counted.*Clip outliers"):
+        fit_to_data(key, flow, x, max_epochs=0, show_progress=False)
+
+
+def test_columns_with_units_may_be_an_array():
+    units = InDataUnits(Identity((2,)), 3.0, columns=np.array([True, False]))
+    assert units.columns == (True, False)
+    np.testing.assert_array_equal(units.transform(np.zeros(2)), [3, 0])

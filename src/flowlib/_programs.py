@@ -1,4 +1,4 @@
-"""Compiled programs, of which a process can hold so many: each takes memory maps, of which a system gives so many."""
+"""A bound on the memory maps that compiled programs take: at the limit of the system the process dies."""
 
 import threading
 from pathlib import Path
@@ -8,7 +8,7 @@ import jax
 _MAPS = Path("/proc/self/maps")
 _LIMIT = Path("/proc/sys/vm/max_map_count")
 _USUAL_LIMIT = 65_530
-# Of the limit, so much is left to the fits between two counts and to all that is no program of JAX's.
+# Above this part of the limit programs are released. The rest is for fits between two counts, and for other libraries.
 _SHARE = 0.55
 # More than most fits take; a deep flow takes some thousands.
 _MAPS_A_FIT = 4000
@@ -17,8 +17,9 @@ _MAPS_A_FIT = 4000
 class Programs:
     """Counts the memory maps of the process now and then, and has JAX forget its programs where they are many.
 
-    At the limit a process ends without a Python error. JAX cannot forget one program: all go, and what is
-    used again is compiled again, once in some thirty fits of different shapes and never where shapes recur.
+    At the limit a process ends without a Python error. JAX cannot forget one program: all go, and what is used again is
+    compiled again, once in some fifty fits of different shapes (`benchmarks/many_shapes.py`) and never where shapes
+    recur.
     """
 
     def __init__(self):

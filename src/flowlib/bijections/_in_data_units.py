@@ -76,7 +76,7 @@ class InDataUnits(AbstractBijection):
         cond_location: ArrayLike | None = None,
         cond_scale: ArrayLike | None = None,
         to_data: AbstractBijection | None = None,
-        columns: Sequence[bool] | bool = True,
+        columns: Sequence[bool] | np.ndarray | bool = True,
         labels: bool = False,
     ):
         check_is_bijection(bijection, "InDataUnits")
@@ -101,7 +101,7 @@ class InDataUnits(AbstractBijection):
         self.to_data = to_data
         if np.shape(columns) not in ((), inner.out_shape):
             raise ValueError(f"InDataUnits expected columns of shape {inner.out_shape}, got {np.shape(columns)}.")
-        self.columns = tuple(map(bool, columns)) if isinstance(columns, Sequence) else bool(columns)
+        self.columns = tuple(map(bool, np.asarray(columns))) if np.ndim(columns) else bool(columns)
         self.labels = bool(labels)
 
     @classmethod
@@ -110,15 +110,15 @@ class InDataUnits(AbstractBijection):
         bijection: AbstractBijection,
         *,
         to_data: AbstractBijection | None = None,
-        columns: Sequence[bool] | bool = True,
+        columns: Sequence[bool] | np.ndarray | bool = True,
         dtype: Any = None,
     ) -> "InDataUnits":
         """A bijection in units that a first fit sets, those of its conditions too.
 
         Args:
-            bijection: as of the class.
-            to_data: likewise.
-            columns: likewise.
+            bijection: f.
+            to_data: g.
+            columns: the coordinates that have units, as above.
             dtype: of the units. Defaults to that of the bijection, but no half precision, which would round the data.
         """
         conditional = peel(bijection).cond_shape is not None
@@ -139,6 +139,11 @@ class InDataUnits(AbstractBijection):
     def is_unset(self) -> bool:
         """Whether locations are 0 and scales 1, as they are built; of values that are not known, yes."""
         return _are_zero(self.location, self.log_scale)
+
+    @property
+    def is_condition_unset(self) -> bool:
+        """`is_unset` of the units of conditions; True where there are none."""
+        return self.cond_location is None or _are_zero(self.cond_location, self.cond_log_scale)
 
     @property
     def box(self) -> Box | None:

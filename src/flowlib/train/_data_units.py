@@ -215,10 +215,6 @@ def _units_of(dist: Any) -> InDataUnits | None:
     return node.units if isinstance(node, Transformed | Dequantized) else None
 
 
-def _are_zero(*parts: Any) -> bool:
-    return not any(np.asarray(peel(part)).any() for part in parts)
-
-
 def _replaced(dist: Any, values: dict[str, Array]) -> Any:
     """The distribution with other values in arrays of its units, by their names; frozen arrays stay frozen."""
 
@@ -275,7 +271,7 @@ def _condition_values(values, units, arrays, weights, again):
         return values
     dtype = np.dtype(promoted(peel(units.cond_location).dtype, jnp.float32))
     location, scale = moments(np.asarray(condition), weights, dtype)
-    if not again and not _are_zero(units.cond_location, units.cond_log_scale):
+    if not again and not units.is_condition_unset:
         remark_kept_units(
             "condition", (units.cond_location, units.cond_log_scale), (location, scale), np.asarray(condition)
         )
